@@ -1,0 +1,3 @@
+module github.com/zeolite-go/zeolite
+
+go 1.26.8
