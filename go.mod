@@ -1,3 +1,8 @@
 module github.com/zeolite-go/zeolite
 
 go 1.26.8
+
+require (
+	github.com/gofrs/flock v0.13.1 // indirect
+	golang.org/x/sys v0.47.0 // indirect
+)

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+var errNoBlobs = stubs.Exception(stubs.ClassTypeError, "Blobs are not supported")
+
+// StoreBlobStart follows stubs.StorageServer.
+func (s *session) StoreBlobStart(ctx context.Context) error {
+	switch {
+	case s.readOnly:
+		return zeolite.ErrReadOnly
+	case s.blobs == nil:
+		return errNoBlobs
+	case s.upload != nil:
+		return stubs.Exception("builtins.AssertionError", "storeBlobStart: another upload is under way")
+	case s.txn == nil:
+		return &zeolite.TransactionError{Message: "storeBlobStart: no transaction is open"}
+	}
+	upload, err := s.blobs.CreateBlob(ctx)
+	if err != nil {
+		// Vote tells it. What follows of this upload goes nowhere.
+		s.fail(err)
+		upload = failedUpload{}
+	}
+	s.upload = upload
+	return nil
+}
+
+// fail makes the transaction's vote fail.
+func (s *session) fail(err error) {
+	s.log.Error("blob upload failed", "error", err)
+	if s.txn != nil && s.txn.failed == nil {
+		s.txn.failed = err
+	}
+}
+
+// failedUpload swallows an upload that cannot succeed any more.
+type failedUpload struct{}
+
+func (failedUpload) Write(p []byte) (int, error) { return len(p), nil }
+func (failedUpload) Size() int64                 { return 0 }
+func (failedUpload) Complete() error             { return nil }
+func (failedUpload) Discard() error              { return nil }
+
+// StoreBlobChunk follows stubs.StorageServer.
+func (s *session) StoreBlobChunk(_ context.Context, chunk []byte) error {
+	if s.upload == nil {
+		return stubs.Exception(stubs.ClassTypeError, "storeBlobChunk without storeBlobStart")
+	}
+	if _, err := s.upload.Write(chunk); err != nil {
+		s.fail(err)
+		s.dropUpload()
+		s.upload = failedUpload{}
+	}
+	return nil
+}
+
+// StoreBlobEnd follows stubs.StorageServer.
+func (s *session) StoreBlobEnd(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.TxnID) error {
+	if s.upload == nil {
+		return stubs.Exception(stubs.ClassTypeError, "storeBlobEnd without storeBlobStart")
+	}
+	upload := s.upload
+	s.upload = nil
+	if err := upload.Complete(); err != nil {
+		s.fail(err)
+	}
+	return s.addBlob(oid, serial, data, upload, id)
+}
+
+// StoreEmptyBlob follows stubs.StorageServer.
+func (s *session) StoreEmptyBlob(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.TxnID) error {
+	if err := s.StoreBlobStart(ctx); err != nil {
+		return err
+	}
+	return s.StoreBlobEnd(ctx, oid, serial, data, id)
+}
+
+// StoreBlobShared follows stubs.StorageServer.
+func (s *session) StoreBlobShared(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte,
+	filename string, id stubs.TxnID) error {
+	switch {
+	case s.readOnly:
+		return zeolite.ErrReadOnly
+	case s.shared == nil:
+		return errNoBlobs
+	}
+	upload, err := s.shared.AdoptBlob(ctx, oid, filename)
+	if err != nil {
+		return fmt.Errorf("storeBlobShared: %w", err)
+	}
+	return s.addBlob(oid, serial, data, upload, id)
+}
+
+// addBlob takes down a store with a blob, which becomes the transaction's.
+func (s *session) addBlob(oid zeolite.OID, serial zeolite.TID, data []byte, upload zeolite.BlobUpload, id stubs.TxnID) error {
+	if err := s.add(id, entry{op: opBlob, oid: oid, serial: serial}, data); err != nil {
+		_ = upload.Discard()
+		return err
+	}
+	t := s.txn
+	if t.blobs == nil {
+		t.blobs = map[zeolite.OID]zeolite.BlobUpload{}
+	}
+	if earlier := t.blobs[oid]; earlier != nil {
+		_ = earlier.Discard()
+	}
+	t.blobs[oid] = upload
+	return nil
+}
+
+// dropUpload removes an upload that was not ended.
+func (s *session) dropUpload() {
+	if s.upload != nil {
+		if err := s.upload.Discard(); err != nil {
+			s.log.Error("cannot remove an unfinished upload", "error", err)
+		}
+		s.upload = nil
+	}
+}
+
+// SendBlob follows stubs.StorageServer; RespondSendBlob is what is called.
+func (s *session) SendBlob(context.Context, zeolite.OID, zeolite.TID) error { return errNoBlobs }
+
+// RespondSendBlob queues the blob as a stream that ends with the reply.
+func (s *session) RespondSendBlob(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID) {
+	if s.blobs == nil {
+		stubs.ReplyError(call, errNoBlobs)
+		return
+	}
+	open := func() (zeolite.Blob, error) {
+		blob, err := s.blobs.OpenBlob(ctx, oid, tid)
+		s.logError("sendBlob", err)
+		return blob, err
+	}
+	_ = s.conn.Stream(stubs.NewBlobDownload(call, oid, tid, open, nil), zrpc.InTurns)
+}

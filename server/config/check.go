@@ -1,0 +1,93 @@
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// check is a question to the file system that a configuration raises. It does
+// not change after it was made.
+type check struct {
+	pos    Position
+	title  string // what the message starts with
+	path   string
+	test   func(path string) error
+	strict bool
+}
+
+// Check looks at what the configuration refers to, as far as that needs no
+// opening of a storage and no listening: directories exist, the certificates
+// and keys can be loaded. It changes nothing. Its error is nil or an [Errors].
+func (c *Config) Check() error {
+	d := diagnostics{limit: Limits{}.withDefaults().Errors}
+	for _, k := range c.checks {
+		if err := k.test(k.path); err != nil {
+			d.add(&Error{Pos: k.pos, Message: k.title + ": " + err.Error(), strict: k.strict})
+		}
+	}
+	return d.err()
+}
+
+// check remembers a question about a path that the current key names.
+func (d *decoder) check(strict bool, test func(string) error, path string) {
+	d.checks = append(d.checks, check{
+		pos: d.key.pos, title: d.owner.title() + ": " + d.key.name, path: path, test: test, strict: strict,
+	})
+}
+
+// pathInDir is ZConfig's existing-dirpath: a path whose directory exists, in
+// which ~ stands for a home directory. Only Check looks whether it does.
+func (d *decoder) pathInDir(to *string) setter {
+	return func(s string) error {
+		*to = expandHome(s, d.loader.lookupEnv)
+		if *to != "" {
+			d.check(false, inExistingDir, *to)
+		}
+		return nil
+	}
+}
+
+// checkPair has Check load a certificate with its key.
+func (d *decoder) checkPair(s *section, certificate, key *string) {
+	if *certificate == "" {
+		return
+	}
+	keyFile := *key
+	if keyFile == "" {
+		keyFile = *certificate
+	}
+	d.checks = append(d.checks, check{pos: s.pos, title: s.title(), path: *certificate, test: func(cert string) error {
+		if _, err := tls.LoadX509KeyPair(cert, keyFile); err != nil {
+			return fmt.Errorf("cannot load certificate %q and key %q: %w", cert, keyFile, err)
+		}
+		return nil
+	}})
+}
+
+func inExistingDir(path string) error {
+	dir := parentDir(path)
+	if dir == "" {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("directory %q does not exist", dir)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%q is not a directory", dir)
+	}
+	return nil
+}
+
+func exists(path string) error {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%q does not exist", path)
+	}
+	return err
+}

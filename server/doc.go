@@ -1,0 +1,33 @@
+// Package server shares storages with ZEO clients.
+//
+// A [Server] accepts connections; for each there is a session, which implements
+// stubs.StorageServer (session.go for reading, txn.go for committing). What
+// belongs to a storage and is common to its clients is in its export: who is
+// connected, the commit locks, the counters, and the order in which
+// transactions are published (export.go, publish.go).
+//
+// # Three lanes
+//
+// The goroutine that reads a connection runs what cannot block (inline). What
+// touches the client's transaction or its upload is run in the order in which
+// it arrived, one call at a time (ordered). Everything else only reads and is
+// run by a few workers (free). So a vote that waits for somebody's locks, or a
+// slow disk, holds up nobody else, not even the same client's loads.
+//
+// # The ordering rules
+//
+// For every client, on its one connection:
+//
+//  1. Invalidations arrive once each, in tid order: every commit of somebody
+//     else after register returned.
+//  2. A reply that calls a revision current is queued before the invalidation
+//     that ends it.
+//  3. A reply that states a tid (register, lastTransaction, getInvalidations,
+//     tpc_finish) is queued behind the invalidations of all transactions up to
+//     that one.
+//  4. Nothing of a transaction can be loaded before it is durable and its
+//     invalidation is queued for that client.
+//  5. A transaction is all or nothing.
+//
+// publish.go is where they are kept.
+package server

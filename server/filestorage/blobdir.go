@@ -1,0 +1,226 @@
+package filestorage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// blobDir is a directory of blobs in one of ZODB's layouts:
+//
+//	bushy  0x00/0x00/0x00/0x00/0x00/0x00/0x00/0x01/0x040d2c883401a944.blob
+//	lawn   0x01/0x040d2c883401a944.blob
+//
+// with the name of the layout in the file .layout, and uploads in tmp. Its
+// methods may be called by several goroutines at once.
+type blobDir struct {
+	path string
+	lawn bool
+	fs   FileSystem
+}
+
+const (
+	layoutMarker = ".layout"
+	layoutBushy  = "bushy"
+	layoutLawn   = "lawn"
+	blobSuffix   = ".blob"
+
+	// uploadPrefix is how the names of our uploads begin. Clients that share
+	// the directory have files in tmp, too.
+	uploadPrefix = "zeolite-"
+	uploadSuffix = ".tmp"
+)
+
+// openBlobDir finds out about a directory and makes what is missing, unless it
+// is to be only read.
+func openBlobDir(fsys FileSystem, path, layout string, readOnly bool) (*blobDir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &blobDir{path: path, fs: fsys}
+	found, marked, err := d.findLayout()
+	if err != nil {
+		return nil, err
+	}
+	if layout == "" || layout == "automatic" {
+		layout = found
+	}
+	if layout != layoutBushy && layout != layoutLawn {
+		return nil, &zeolite.StorageError{Message: fmt.Sprintf("blob directory %s has an unknown layout %q", path, layout)}
+	}
+	if marked && layout != found {
+		return nil, &zeolite.StorageError{Message: fmt.Sprintf("blob directory %s has the layout %s, not %s", path, found, layout)}
+	}
+	d.lawn = layout == layoutLawn
+	if readOnly {
+		return d, nil
+	}
+	if err := os.MkdirAll(d.tmp(), 0o777); err != nil {
+		return nil, err
+	}
+	if !marked {
+		if err := os.WriteFile(filepath.Join(path, layoutMarker), []byte(layout), 0o666); err != nil {
+			return nil, err
+		}
+	}
+	return d, fsys.SyncDir(path)
+}
+
+// findLayout goes by the marker, then by what is there: a directory that has
+// files but no marker is older than markers, and a lawn.
+func (d *blobDir) findLayout() (layout string, marked bool, err error) {
+	b, err := os.ReadFile(filepath.Join(d.path, layoutMarker))
+	if err == nil {
+		return strings.TrimSpace(string(b)), true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", false, err
+	}
+	entries, err := os.ReadDir(d.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", false, err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			return layoutLawn, false, nil
+		}
+	}
+	return layoutBushy, false, nil
+}
+
+func (d *blobDir) tmp() string { return filepath.Join(d.path, "tmp") }
+
+// oidDir is the directory of an object's blobs.
+func (d *blobDir) oidDir(oid zeolite.OID) string {
+	return filepath.Join(d.path, d.relOIDDir(oid))
+}
+
+func (d *blobDir) relOIDDir(oid zeolite.OID) string {
+	if d.lawn {
+		return oid.String()
+	}
+	var b strings.Builder
+	for i, c := range oid.Bytes() {
+		if i > 0 {
+			b.WriteByte(filepath.Separator)
+		}
+		fmt.Fprintf(&b, "0x%02x", c)
+	}
+	return b.String()
+}
+
+// file is the name of a committed blob.
+func (d *blobDir) file(oid zeolite.OID, tid zeolite.TID) string {
+	return filepath.Join(d.oidDir(oid), zeolite.OID(tid).String()+blobSuffix)
+}
+
+// makeDir makes the directory of an object's blobs, durably.
+func (d *blobDir) makeDir(oid zeolite.OID) error {
+	return d.makeDirs(d.oidDir(oid))
+}
+
+func (d *blobDir) makeDirs(dir string) error {
+	err := d.fs.Mkdir(dir, 0o777)
+	switch {
+	case err == nil:
+		err = d.fs.SyncDir(filepath.Dir(dir))
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case errors.Is(err, fs.ErrNotExist) && len(dir) > len(d.path):
+		if err = d.makeDirs(filepath.Dir(dir)); err == nil {
+			return d.makeDirs(dir)
+		}
+		return err
+	}
+	if err != nil {
+		return &zeolite.StorageError{Message: "cannot make a blob directory", Err: err}
+	}
+	return nil
+}
+
+// removeStale removes uploads that an earlier process left. The caller holds
+// the lock of the storage.
+func (d *blobDir) removeStale() {
+	entries, err := os.ReadDir(d.tmp())
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), uploadPrefix) && strings.HasSuffix(e.Name(), uploadSuffix) {
+			os.Remove(filepath.Join(d.tmp(), e.Name()))
+		}
+	}
+}
+
+// removeAll removes the directory's contents.
+func (d *blobDir) removeAll() error {
+	entries, err := os.ReadDir(d.path)
+	for _, e := range entries {
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(d.path, e.Name()))
+		}
+	}
+	return err
+}
+
+// mode is that of a committed blob: that of its upload, without leave to
+// write, and readable by whom its directory is.
+func (d *blobDir) mode(upload, dir fs.FileMode) fs.FileMode {
+	return upload.Perm()&^0o222 | dir.Perm()&0o444
+}
+
+// dirSyncs makes the new names of a group durable, many at a time, while the
+// group itself is written. It is used by one goroutine.
+type dirSyncs struct {
+	dirs map[string]struct{}
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	err  error
+}
+
+// parallelDirSyncs is enough for a journalling file system to sync them
+// together.
+const parallelDirSyncs = 8
+
+func (ds *dirSyncs) add(dir string) {
+	if ds.dirs == nil {
+		ds.dirs = make(map[string]struct{})
+	}
+	ds.dirs[dir] = struct{}{}
+}
+
+// start begins syncing what was added.
+func (ds *dirSyncs) start(fsys FileSystem) {
+	if len(ds.dirs) == 0 {
+		return
+	}
+	todo := make(chan string, len(ds.dirs))
+	for dir := range ds.dirs {
+		todo <- dir
+	}
+	close(todo)
+	for range min(parallelDirSyncs, len(ds.dirs)) {
+		ds.wg.Go(func() {
+			for dir := range todo {
+				if err := fsys.SyncDir(dir); err != nil {
+					ds.mu.Lock()
+					ds.err = errors.Join(ds.err, err)
+					ds.mu.Unlock()
+				}
+			}
+		})
+	}
+}
+
+// wait returns when all is synced.
+func (ds *dirSyncs) wait() error {
+	ds.wg.Wait()
+	return ds.err
+}

@@ -1,0 +1,277 @@
+package filestorage
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// upload implements zeolite.BlobUpload: a file in the blob directory that a
+// transaction may take. It is used by one goroutine at a time.
+type upload struct {
+	s    *Storage
+	path string
+	size int64
+	file File // nil once complete
+
+	// taken is the name a transaction that is being committed gave the file;
+	// gone says that a transaction kept it, or that it was discarded.
+	taken string
+	gone  bool
+}
+
+// CreateBlob implements zeolite.BlobStorage.
+func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
+	if err := s.writable(ctx); err != nil {
+		return nil, err
+	}
+	if s.blobs == nil {
+		return nil, zeolite.ErrUnsupported
+	}
+	path := s.blobs.newUploadName()
+	f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, blobError("cannot create a blob", err)
+	}
+	return &upload{s: s, path: path, file: f}, nil
+}
+
+func (d *blobDir) newUploadName() string {
+	return filepath.Join(d.tmp(), uploadPrefix+rand.Text()+uploadSuffix)
+}
+
+// AdoptBlob implements zeolite.SharedBlobStorage.
+func (s *Storage) AdoptBlob(ctx context.Context, oid zeolite.OID, name string) (zeolite.BlobUpload, error) {
+	if err := s.writable(ctx); err != nil {
+		return nil, err
+	}
+	if s.blobs == nil {
+		return nil, zeolite.ErrUnsupported
+	}
+	if strings.ContainsRune(name, filepath.Separator) || strings.ContainsAny(name, "/\\\x00") || !isSharedName(name) {
+		return nil, &zeolite.StorageError{Message: fmt.Sprintf("%q is not the name of a blob that a client shares", name)}
+	}
+	path := filepath.Join(s.blobs.oidDir(oid), name)
+	st, err := os.Lstat(path)
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		return nil, blobError("cannot take over a blob", err)
+	}
+	f, err := s.fs.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, blobError("cannot take over a blob", err)
+	}
+	return &upload{s: s, path: path, file: f, size: st.Size()}, nil
+}
+
+// isSharedName says whether name, or name without its last character, ends in
+// ".tmp": what Python's clients call the files they share.
+func isSharedName(name string) bool {
+	return len(name) > len(uploadSuffix) &&
+		(strings.HasSuffix(name, uploadSuffix) || strings.HasSuffix(name[:len(name)-1], uploadSuffix))
+}
+
+func (u *upload) Write(p []byte) (int, error) {
+	if u.gone || u.file == nil {
+		return 0, &zeolite.StorageError{Message: "the upload of the blob has ended"}
+	}
+	n, err := u.file.WriteAt(p, u.size)
+	u.size += int64(n)
+	return n, blobError("cannot write a blob", err)
+}
+
+func (u *upload) Size() int64 { return u.size }
+
+// Complete makes the contents durable.
+func (u *upload) Complete() error {
+	if u.gone {
+		return &zeolite.StorageError{Message: "the upload of the blob has ended"}
+	}
+	if u.file == nil {
+		return nil
+	}
+	if err := u.file.Sync(); err != nil {
+		return blobError("cannot write a blob", err)
+	}
+	err := u.file.Close()
+	u.file = nil
+	return blobError("cannot write a blob", err)
+}
+
+func (u *upload) Discard() error {
+	if u.gone {
+		return nil
+	}
+	u.gone = true
+	if u.file != nil {
+		u.file.Close()
+		u.file = nil
+	}
+	if err := u.s.fs.Remove(u.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return blobError("cannot remove a blob", err)
+	}
+	return nil
+}
+
+// usable says whether the upload can be committed.
+func (u *upload) usable() error {
+	if u.gone || u.file != nil {
+		return &zeolite.StorageError{Message: "the upload of a blob is not complete, or it was used or discarded before"}
+	}
+	if _, err := os.Lstat(u.path); err != nil {
+		return blobError("the upload of a blob is not there", err)
+	}
+	return nil
+}
+
+// consumed ends the upload: a transaction has kept the file.
+func (u *upload) consumed() { u.gone = true }
+
+// ownUpload checks an upload that is to be stored.
+func (s *Storage) ownUpload(blob zeolite.BlobUpload) (*upload, error) {
+	u, ok := blob.(*upload)
+	if !ok || u.s != s {
+		return nil, &zeolite.StorageError{Message: "the upload of the blob belongs to another storage"}
+	}
+	return u, u.usable()
+}
+
+// giveBlobs renames the blobs of the transaction to what they are called when
+// it is committed.
+func (t *Txn) giveBlobs(dirs *dirSyncs) error {
+	d := t.s.blobs
+	for i := range t.recs {
+		r := &t.recs[i]
+		if r.blob == nil || r.dead {
+			continue
+		}
+		u, name := r.blob, d.file(r.oid, t.tid)
+		dir := filepath.Dir(name)
+		dirInfo, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			// Packing has removed the directory since the vote.
+			if err = d.makeDir(r.oid); err == nil {
+				dirInfo, err = os.Stat(dir)
+			}
+		}
+		if err != nil {
+			return blobError("cannot commit a blob", err)
+		}
+		info, err := os.Lstat(u.path)
+		if err == nil {
+			err = os.Chmod(u.path, d.mode(info.Mode(), dirInfo.Mode()))
+		}
+		if err == nil {
+			err = d.fs.Rename(u.path, name)
+		}
+		if err != nil {
+			return blobError("cannot commit a blob", err)
+		}
+		u.taken = name
+		dirs.add(dir)
+	}
+	return nil
+}
+
+// takeBackBlobs undoes giveBlobs.
+func (t *Txn) takeBackBlobs() {
+	for i := range t.recs {
+		if u := t.recs[i].blob; u != nil && u.taken != "" {
+			if err := t.s.fs.Rename(u.taken, u.path); err != nil {
+				t.s.log.Error("cannot take back the blob of a transaction that failed", "file", u.taken, "error", err)
+			}
+			u.taken = ""
+		}
+	}
+}
+
+// openBlob implements zeolite.Blob. It is used by one goroutine at a time.
+type openBlob struct {
+	file *os.File
+	size int64
+}
+
+func (b *openBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
+func (b *openBlob) Size() int64                             { return b.size }
+func (b *openBlob) Close() error                            { return b.file.Close() }
+
+// File returns the file, to be read by offset until Close.
+func (b *openBlob) File() *os.File { return b.file }
+
+// OpenBlob implements zeolite.BlobStorage.
+func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (zeolite.Blob, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	if s.blobs == nil {
+		return nil, zeolite.ErrUnsupported
+	}
+	missing := &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
+	if tid > s.LastTID() {
+		return nil, missing // a transaction that is being committed has it
+	}
+	f, err := os.Open(s.blobs.file(oid, tid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, missing
+	}
+	if err != nil {
+		return nil, blobError("cannot open a blob", err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, blobError("cannot open a blob", err)
+	}
+	return &openBlob{f, st.Size()}, nil
+}
+
+// copyBlob makes an upload with the contents of a committed blob: another name
+// of the same file, or a copy where that is not possible.
+func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
+	from := s.blobs.file(oid, tid)
+	u := &upload{s: s, path: s.blobs.newUploadName()}
+	if st, err := os.Stat(from); err == nil {
+		u.size = st.Size()
+	}
+	err := s.fs.Link(from, u.path)
+	if err == nil {
+		return u, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
+	}
+	src, err := os.Open(from)
+	if err != nil {
+		return nil, blobError("cannot copy a blob", err)
+	}
+	defer src.Close()
+	u.size = 0
+	if u.file, err = s.fs.OpenFile(u.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return nil, blobError("cannot copy a blob", err)
+	}
+	if _, err = io.Copy(u, src); err == nil {
+		err = u.Complete()
+	}
+	if err != nil {
+		u.Discard()
+		return nil, blobError("cannot copy a blob", err)
+	}
+	return u, nil
+}
+
+func blobError(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &zeolite.StorageError{Message: what, Err: err}
+}

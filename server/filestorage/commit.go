@@ -1,0 +1,239 @@
+package filestorage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// How a group of transactions becomes durable, all or none of each, in order:
+//
+//  1. Behind the last transaction is the guard, on disk: an empty transaction
+//     with status 'c'.
+//  2. The group is written over it, each transaction with status 'c', and a
+//     new guard behind. Sync. The blobs have their names by then, synced too.
+//  3. The status bytes are set, first to last. Sync.
+//
+// Before the first sync any part of the group may be on disk or not, but the
+// first byte of it that a reader looks at for its status was 'c' before and is
+// 'c' after, so every reader stops there. After the first sync all of the group
+// is there; what is left to happen is one byte for each transaction, and a
+// transaction counts when its byte and those of all before it are there.
+//
+// This is one step of the committer: it runs with the commit lock held.
+
+// groupBuffer is how much of a group is gathered for one write.
+const groupBuffer = 1 << 20
+
+// writeGroup makes transactions durable that have been laid out from pos on,
+// without gaps; last is the TID of the last of them. After an error none of
+// them is in the file; if the error wraps zeolite.ErrInDoubt, that is not sure.
+func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolite.TID, dirs *dirSyncs) (end int64, err error) {
+	end, err = s.writeUncommitted(g, group, pos, last)
+	if err == nil {
+		err = g.file.Sync()
+	}
+	if dirErr := dirs.wait(); err == nil {
+		err = dirErr
+	}
+	if err == nil {
+		err = setStatuses(g.file, group)
+	}
+	if err == nil {
+		err = g.file.Sync()
+	}
+	if err == nil {
+		return end, nil
+	}
+	err = &zeolite.StorageError{Message: "cannot write the transaction", Err: err}
+	if undo := s.cutBack(g, pos); undo != nil {
+		s.fail(fmt.Errorf("cannot restore Data.fs to its state before a transaction that failed (%w): %w", err, undo))
+		err = errors.Join(zeolite.ErrInDoubt, err)
+	}
+	return pos, err
+}
+
+// writeUncommitted writes the group with status 'c', and the guard.
+func (s *Storage) writeUncommitted(g *generation, group []*Txn, pos int64, last zeolite.TID) (int64, error) {
+	w := &groupWriter{file: g.file, pos: pos, buf: s.groupBuf[:0]}
+	for _, t := range group {
+		if err := t.write(w); err != nil {
+			return 0, err
+		}
+	}
+	end := w.pos + int64(len(w.buf))
+	var guard [guardLen]byte
+	if err := w.write(appendGuard(guard[:0], last)); err != nil {
+		return 0, err
+	}
+	err := w.flush()
+	s.groupBuf = w.buf[:0]
+	return end, err
+}
+
+// setStatuses marks the transactions as committed, in order.
+func setStatuses(file File, group []*Txn) error {
+	for _, t := range group {
+		if _, err := file.WriteAt([]byte{t.meta.Status}, t.pos+statusOffset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cutBack removes everything from pos on, where the last visible transaction
+// ends, and puts the guard there.
+func (s *Storage) cutBack(g *generation, pos int64) error {
+	guard := appendGuard(nil, g.lastTID())
+	if _, err := g.file.WriteAt(guard, pos); err != nil {
+		return err
+	}
+	if err := g.file.Truncate(pos + guardLen); err != nil {
+		return err
+	}
+	if err := g.file.Sync(); err != nil {
+		return err
+	}
+	// Cutting the file has given back what was allocated for others.
+	if err := s.space.replace(g.file, pos, pos+guardLen); err != nil {
+		s.log.Error("cannot reserve disk space again; transactions that voted may fail", "error", err)
+	}
+	return nil
+}
+
+// groupWriter gathers small writes and passes large ones on.
+type groupWriter struct {
+	file File
+	pos  int64 // of buf
+	buf  []byte
+}
+
+func (w *groupWriter) write(b []byte) error {
+	if len(w.buf)+len(b) > groupBuffer {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		if len(b) >= groupBuffer/2 {
+			_, err := w.file.WriteAt(b, w.pos)
+			w.pos += int64(len(b))
+			return err
+		}
+	}
+	w.buf = append(w.buf, b...)
+	return nil
+}
+
+func (w *groupWriter) flush() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	_, err := w.file.WriteAt(w.buf, w.pos)
+	w.pos += int64(len(w.buf))
+	w.buf = w.buf[:0]
+	return err
+}
+
+// layout fixes everything that depends on the place of the transaction in the
+// file: its TID and position, and what the records point to.
+func (t *Txn) layout(g *generation, tid zeolite.TID, pos int64) error {
+	t.tid, t.pos = tid, pos
+	for i := range t.recs {
+		r := &t.recs[i]
+		if r.dead {
+			continue
+		}
+		prev, known := g.index.get(r.oid)
+		if r.checked {
+			if err := g.stillCurrent(r, prev, known); err != nil {
+				return err
+			}
+		}
+		if t.stage.inMemory() {
+			t.place(t.stage.buf[r.off:], prev)
+		}
+	}
+	if t.stage.inMemory() {
+		binary.BigEndian.PutUint64(t.stage.buf, uint64(tid))
+		binary.BigEndian.PutUint64(t.stage.buf[8:], uint64(t.reserved-lengthLen))
+	}
+	return nil
+}
+
+// place fills in a record header.
+func (t *Txn) place(b []byte, prev int64) {
+	binary.BigEndian.PutUint64(b[8:], uint64(t.tid))
+	binary.BigEndian.PutUint64(b[16:], uint64(prev))
+	binary.BigEndian.PutUint64(b[24:], uint64(t.pos))
+}
+
+// stillCurrent makes sure that the object has not changed since its record was
+// staged. Whoever calls Finish must see to that; but a mistake there would
+// otherwise be a lost update that nobody notices.
+func (g *generation) stillCurrent(r *stagedRecord, pos int64, known bool) error {
+	var serial zeolite.TID
+	if known {
+		var buf [recHdrLen + backLen]byte
+		h, _, err := g.readHeader(r.oid, pos, buf[:])
+		if err != nil {
+			return err
+		}
+		serial = h.tid
+	}
+	if serial != r.seen {
+		return &zeolite.ConflictError{OID: r.oid, Committed: serial, Seen: r.seen}
+	}
+	return nil
+}
+
+// write writes the transaction as layout left it.
+func (t *Txn) write(w *groupWriter) error {
+	if t.stage.inMemory() {
+		return w.write(t.stage.buf)
+	}
+	return t.writeSpilled(w)
+}
+
+// writeSpilled copies a transaction from its temporary file, without the
+// records that were replaced.
+func (t *Txn) writeSpilled(w *groupWriter) error {
+	g := t.s.gen.Load()
+	headLen := t.stage.size()
+	if len(t.recs) > 0 {
+		headLen = t.recs[0].off
+	}
+	head := make([]byte, headLen)
+	if err := t.stage.readAt(head, 0); err != nil {
+		return err
+	}
+	binary.BigEndian.PutUint64(head, uint64(t.tid))
+	binary.BigEndian.PutUint64(head[8:], uint64(t.reserved-lengthLen))
+	if err := w.write(head); err != nil {
+		return err
+	}
+	chunk := make([]byte, groupBuffer)
+	for i := range t.recs {
+		r := &t.recs[i]
+		if r.dead {
+			continue
+		}
+		prev, _ := g.index.get(r.oid)
+		for done, total := int64(0), r.len(); done < total; {
+			b := chunk[:min(total-done, int64(len(chunk)))]
+			if err := t.stage.readAt(b, r.off+done); err != nil {
+				return err
+			}
+			if done == 0 {
+				t.place(b, prev)
+			}
+			if err := w.write(b); err != nil {
+				return err
+			}
+			done += int64(len(b))
+		}
+	}
+	var length [lengthLen]byte
+	binary.BigEndian.PutUint64(length[:], uint64(t.reserved-lengthLen))
+	return w.write(length[:])
+}

@@ -1,0 +1,40 @@
+// Package filestorage keeps a ZODB database in one file, Data.fs, in the
+// format of Python's ZODB FileStorage, and blobs in a directory beside it.
+//
+// # The file
+//
+// Data.fs begins with four bytes, "FS30". After them come the transactions,
+// one behind the other, in TID order: a header, one record for each object the
+// transaction changed, and the length once more, so that the file can be read
+// backwards too. A record names its object and its transaction, points to the
+// previous record of the object, and holds the object's bytes, or points to
+// another record that holds the same bytes. All of that is in format.go.
+//
+// What Python needs is all in this file. The others are conveniences that may
+// be lost: Data.fs.index saves a scan at the start, Data.fs.oid remembers
+// which oids were handed out, Data.fs.old is the file before the last pack,
+// Data.fs.trN holds what was cut off a torn end, Data.fs.lock keeps a second
+// process out.
+//
+// # In memory
+//
+// The index maps each object to its newest record (index.go): that and the
+// open file are a generation (generation.go), which packing replaces as a
+// whole. Reads take no lock that a commit holds: they look up the index, read
+// the file at that position, and follow pointers to older records if they
+// must.
+//
+// # Committing
+//
+// A transaction gathers its records in the form they will have in the file
+// (stage.go, txn.go). Vote reserves disk space (space.go). Finish queues up:
+// whoever comes first commits for all who wait (finish.go), with two syncs for
+// the whole group (commit.go).
+//
+// While a storage is open for writing, its file ends in a guard: an empty
+// transaction marked as not committed, which every reader of the format, also
+// Python's, passes over. The next commit overwrites it. So the first thing
+// after the last committed transaction is always, durably, something marked
+// as not committed, and a crash in the middle of a commit can never leave a
+// file whose end has to be guessed. Closing the storage removes the guard.
+package filestorage

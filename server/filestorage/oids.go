@@ -1,0 +1,101 @@
+package filestorage
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// oidReserve is how many oids Data.fs.oid is ahead of those handed out, so
+// that it is rarely written. So many are skipped after a crash.
+const oidReserve = 10000
+
+// oidAllocator hands out oids. Those that were handed out but not stored are
+// not in Data.fs, so the next one is also kept in the file Data.fs.oid: a
+// client may well store them after the server was restarted. Its methods may
+// be called by several goroutines at once.
+type oidAllocator struct {
+	mu    sync.Mutex
+	next  zeolite.OID
+	saved zeolite.OID // the file says so
+}
+
+// load begins with next, or with what the file says if that is more.
+func (a *oidAllocator) load(path string, next zeolite.OID) {
+	a.next, a.saved = next, next
+	b, err := os.ReadFile(path + ".oid")
+	if err != nil {
+		return
+	}
+	if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 63); err == nil && zeolite.OID(n) > next {
+		a.next, a.saved = zeolite.OID(n), zeolite.OID(n)
+	}
+}
+
+// noteUsed makes sure that oid is never handed out.
+func (a *oidAllocator) noteUsed(oid zeolite.OID) {
+	a.mu.Lock()
+	if oid >= a.next {
+		a.next = oid + 1
+	}
+	a.mu.Unlock()
+}
+
+// take hands out n oids.
+func (a *oidAllocator) take(fsys FileSystem, path string, n int) ([]zeolite.OID, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next+zeolite.OID(n) >= 1<<63 {
+		return nil, &zeolite.StorageError{Message: "all oids have been used"}
+	}
+	oids := make([]zeolite.OID, n)
+	for i := range oids {
+		oids[i] = a.next
+		a.next++
+	}
+	if a.next > a.saved {
+		if err := a.write(fsys, path, a.next+oidReserve); err != nil {
+			return nil, &zeolite.StorageError{Message: "cannot reserve oids", Err: err}
+		}
+	}
+	return oids, nil
+}
+
+// save writes the file for an orderly end.
+func (a *oidAllocator) save(fsys FileSystem, path string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.saved != a.next {
+		a.write(fsys, path, a.next)
+	}
+}
+
+// write replaces the file at once. It is not synced: oids may be handed out
+// again if the machine dies before anything was stored with them.
+func (a *oidAllocator) write(fsys FileSystem, path string, next zeolite.OID) error {
+	name, tmp := path+".oid", path+".oid.tmp"
+	if err := os.WriteFile(tmp, fmt.Appendf(nil, "%d\n", uint64(next)), 0o666); err != nil {
+		return err
+	}
+	if err := fsys.Rename(tmp, name); err != nil {
+		return err
+	}
+	a.saved = next
+	return nil
+}
+
+// NewOIDs implements zeolite.Storage.
+func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
+	if err := s.writable(ctx); err != nil {
+		return nil, err
+	}
+	if n <= 0 || n > 1<<20 {
+		return nil, &zeolite.StorageError{Message: fmt.Sprintf("%d new oids were asked for", n)}
+	}
+	return s.oids.take(s.fs, s.path, n)
+}

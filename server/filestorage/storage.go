@@ -1,0 +1,144 @@
+package filestorage
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gofrs/flock"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// Storage is a database in a Data.fs. It implements zeolite.Storage, Undoer,
+// Packer, BlobStorage and SharedBlobStorage. Its methods may be called by any
+// number of goroutines at once.
+type Storage struct {
+	path  string // absolute, of Data.fs
+	opts  Options
+	fs    FileSystem
+	log   *slog.Logger
+	lock  *flock.Flock // nil if read-only
+	blobs *blobDir     // nil without blobs
+
+	gen       atomic.Pointer[generation]
+	space     space
+	oids      oidAllocator
+	committer committer
+	groupBuf  []byte // for whoever holds the commit lock
+	packGate  gate   // transactions that refer to file positions are inside
+	packing   atomic.Bool
+
+	indexSave indexSaver
+
+	closed  atomic.Bool
+	failure atomic.Pointer[zeolite.StorageError]
+	// background counts goroutines that Close waits for; stop ends them.
+	background sync.WaitGroup
+	stop       context.CancelFunc
+	stopped    context.Context
+}
+
+var (
+	_ zeolite.Storage           = (*Storage)(nil)
+	_ zeolite.Undoer            = (*Storage)(nil)
+	_ zeolite.BlobStorage       = (*Storage)(nil)
+	_ zeolite.SharedBlobStorage = (*Storage)(nil)
+)
+
+// usable says why the storage cannot be used at all.
+func (s *Storage) usable(ctx context.Context) error {
+	if s.closed.Load() {
+		return zeolite.ErrClosed
+	}
+	return ctx.Err()
+}
+
+// writable says why the storage cannot be written to.
+func (s *Storage) writable(ctx context.Context) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	if s.opts.ReadOnly {
+		return zeolite.ErrReadOnly
+	}
+	if f := s.failure.Load(); f != nil {
+		return f
+	}
+	return nil
+}
+
+// fail makes the storage read-only: what is in the file is not known any more,
+// and writing could only make it worse.
+func (s *Storage) fail(err error) {
+	s.log.Error("the storage takes no more transactions until it is opened again", "path", s.path, "error", err)
+	s.failure.CompareAndSwap(nil, &zeolite.StorageError{
+		Message: "the storage is read-only since a write failed; it must be opened again",
+		Err:     err,
+	})
+}
+
+// Info implements zeolite.Storage.
+func (s *Storage) Info() zeolite.Info {
+	g := s.gen.Load()
+	return zeolite.Info{
+		Name:            s.path,
+		Objects:         int64(g.index.len()),
+		Size:            g.end.Load(),
+		ReadOnly:        s.opts.ReadOnly || s.failure.Load() != nil,
+		Undo:            true,
+		Pack:            true,
+		Blobs:           s.blobs != nil,
+		RecordIteration: true,
+	}
+}
+
+// LastTID implements zeolite.Storage.
+func (s *Storage) LastTID() zeolite.TID { return s.gen.Load().lastTID() }
+
+// Close implements zeolite.Storage. It waits for commits and packs that are
+// under way, saves the index, and removes the guard.
+func (s *Storage) Close() error {
+	if !s.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	s.stop()
+	s.background.Wait()
+	s.committer.lock <- struct{}{} // never given back
+	g := s.gen.Load()
+	var err error
+	if !s.opts.ReadOnly {
+		if s.failure.Load() == nil {
+			err = g.file.Truncate(g.end.Load())
+			if err == nil {
+				err = g.file.Sync()
+			}
+			s.oids.save(s.fs, s.path)
+			s.saveIndex(g)
+		}
+	}
+	g.release()
+	for _, t := range s.committer.take() {
+		t.err = zeolite.ErrClosed
+		close(t.done)
+	}
+	if s.lock != nil {
+		if e := s.lock.Unlock(); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		return &zeolite.StorageError{Message: "closing Data.fs", Err: err}
+	}
+	return nil
+}
+
+// spillDir is where transactions too large for memory go.
+func (s *Storage) spillDir() string {
+	if s.opts.TempDir != "" {
+		return s.opts.TempDir
+	}
+	return filepath.Dir(s.path)
+}

@@ -1,0 +1,265 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"math"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// This file makes the dicts of the protocol.
+
+// GetInfo follows stubs.StorageServer. A client learns from the interfaces
+// which abilities the storage has; each must be a tuple of module and name.
+func (s *session) GetInfo(context.Context) (zrpc.Value, error) {
+	info := s.storage.Info()
+	interfaces := zrpc.Tuple{}
+	add := func(has bool, names ...string) {
+		for _, name := range names {
+			if has {
+				interfaces = append(interfaces, zrpc.Tuple{"ZODB.interfaces", name})
+			}
+		}
+	}
+	add(s.blobs != nil, "IBlobStorageRestoreable", "IBlobStorage")
+	add(s.undoer != nil, "IStorageRestoreable")
+	add(true, "IStorageIteration")
+	add(s.undoer != nil, "IStorageUndoable")
+	add(info.RecordIteration, "IStorageCurrentRecordIteration")
+	add(s.undoer != nil, "IExternalGC")
+	add(true, "IStorage")
+	interfaces = append(interfaces, zrpc.Tuple{"zope.interface", "Interface"})
+	return zrpc.NewDict(
+		"length", info.Objects,
+		"size", info.Size,
+		"name", info.Name,
+		"supportsUndo", s.undoer != nil,
+		"supports_record_iternext", info.RecordIteration,
+		"interfaces", interfaces), nil
+}
+
+// tellSize sends a client the storage's new length and size.
+func (s *session) tellSize(to *session) {
+	info := s.storage.Info()
+	_ = stubs.NewClientStorageStub(to.conn).Info(s.ctx, zrpc.NewDict("length", info.Objects, "size", info.Size))
+}
+
+// extensionLimits are for the pickles of transaction extensions, which are as
+// old as the database and small.
+var extensionLimits = zrpc.Limits{AllowProto5: true}
+
+// pickledExtension makes the bytes that are stored of the extension that a
+// client sent: a dict, or bytes that are a pickled one.
+func pickledExtension(ext zrpc.Value) ([]byte, error) {
+	switch ext := ext.(type) {
+	case nil:
+		return nil, nil
+	case []byte:
+		if len(ext) == 0 {
+			return nil, nil
+		}
+		if v, _, err := zrpc.ParsePickle(ext, extensionLimits); err != nil {
+			return nil, stubs.Exception(stubs.ClassValueError, "transaction extension: "+err.Error())
+		} else if _, ok := v.(*zrpc.Dict); !ok {
+			return nil, stubs.Exception(stubs.ClassTypeError, "transaction extension is not a pickled dict")
+		}
+		return clone(ext), nil
+	case *zrpc.Dict:
+		if ext.Len() == 0 {
+			return nil, nil
+		}
+		return zrpc.AppendPickle(nil, ext)
+	}
+	return nil, stubs.Exception(stubs.ClassTypeError, "transaction extension is neither a dict nor bytes")
+}
+
+// extensionDict reads a stored extension for a client. What a client could not
+// decode (the instance of some class, say) is given as text.
+func extensionDict(ext []byte) *zrpc.Dict {
+	if len(ext) == 0 {
+		return zrpc.NewDict()
+	}
+	v, _, err := zrpc.ParsePickle(ext, extensionLimits)
+	if err != nil {
+		return zrpc.NewDict()
+	}
+	if dict, ok := zrpc.Plain(v).(*zrpc.Dict); ok {
+		return dict
+	}
+	return zrpc.NewDict()
+}
+
+// describe makes a dict of the extension, with pairs that go before it or
+// replace what is in it.
+func describe(ext []byte, keysAndValues ...zrpc.Value) *zrpc.Dict {
+	d := zrpc.NewDict()
+	for _, pair := range extensionDict(ext).Pairs {
+		d.Set(pair.Key, pair.Val)
+	}
+	for i := 0; i < len(keysAndValues); i += 2 {
+		d.Set(keysAndValues[i], keysAndValues[i+1])
+	}
+	return d
+}
+
+// History follows stubs.StorageServer.
+func (s *session) History(ctx context.Context, oid zeolite.OID, size int64) (zrpc.Value, error) {
+	entries, err := s.storage.History(ctx, oid, int(min(max(size, 0), math.MaxInt32)))
+	if err != nil {
+		s.logError("history", err)
+		return nil, err
+	}
+	list := make(zrpc.List, len(entries))
+	for i, e := range entries {
+		list[i] = describe(e.Extension,
+			"time", e.TID.UnixSeconds(),
+			"user_name", bytesValue(e.User),
+			"description", bytesValue(e.Description),
+			"tid", e.TID.Bytes(),
+			"size", e.Size)
+	}
+	return list, nil
+}
+
+// bytesValue makes bytes of what may be nil, which would be None.
+func bytesValue(b []byte) zrpc.Value {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// UndoLog follows stubs.StorageServer.
+func (s *session) UndoLog(ctx context.Context, first, last int64) (zrpc.Value, error) {
+	return s.undoLog(ctx, first, last, nil)
+}
+
+// UndoInfo follows stubs.StorageServer: spec is a dict of values that an entry
+// must have.
+func (s *session) UndoInfo(ctx context.Context, first, last int64, spec zrpc.Value) (zrpc.Value, error) {
+	dict, ok := spec.(*zrpc.Dict)
+	if spec != nil && !ok {
+		return nil, stubs.Exception(stubs.ClassTypeError, "undoInfo: the specification must be a dict")
+	}
+	return s.undoLog(ctx, first, last, dict)
+}
+
+func (s *session) undoLog(ctx context.Context, first, last int64, spec *zrpc.Dict) (zrpc.Value, error) {
+	list := zrpc.List{}
+	if s.undoer == nil {
+		return list, nil
+	}
+	if last < 0 {
+		// As in ZODB: a negative last is a number of entries.
+		last = first - last
+	}
+	i := int64(0)
+	for txn, err := range s.undoer.UndoLog(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if i >= last {
+			break
+		}
+		d := zrpc.NewDict(
+			"id", []byte(base64.StdEncoding.EncodeToString(txn.TID.Bytes())),
+			"time", txn.TID.UnixSeconds(),
+			"user_name", bytesValue(txn.User),
+			"size", txn.Size,
+			"description", bytesValue(txn.Description))
+		for _, pair := range extensionDict(txn.Extension).Pairs {
+			d.Set(pair.Key, pair.Val)
+		}
+		if !matches(d, spec) {
+			continue
+		}
+		if i >= first {
+			list = append(list, d)
+		}
+		i++
+	}
+	return list, nil
+}
+
+// matches tells whether a dict has all the values that spec asks for.
+func matches(d, spec *zrpc.Dict) bool {
+	if spec == nil {
+		return true
+	}
+	for _, pair := range spec.Pairs {
+		key, ok := pair.Key.(string)
+		if !ok {
+			return false
+		}
+		v, ok := d.Get(key)
+		if !ok || !equal(v, pair.Val) {
+			return false
+		}
+	}
+	return true
+}
+
+func equal(a, b zrpc.Value) bool {
+	if x, ok := a.([]byte); ok {
+		y, ok := b.([]byte)
+		return ok && bytes.Equal(x, y)
+	}
+	switch a.(type) {
+	case nil, bool, int64, uint64, float64, string:
+		return a == b
+	}
+	return false
+}
+
+// Pack follows stubs.StorageServer. When it is done all clients are told the
+// new size.
+func (s *session) Pack(ctx context.Context, seconds float64, wait bool) error {
+	if s.packer == nil {
+		return zeolite.ErrUnsupported
+	}
+	tid, err := tidFromSeconds(seconds)
+	if err != nil {
+		return err
+	}
+	if !s.packing.CompareAndSwap(false, true) {
+		return &zeolite.StorageError{Class: "ZODB.FileStorage.FileStorage.FileStorageError", Message: "Already packing"}
+	}
+	e, log := s.export, s.log
+	done := make(chan error, 1)
+	// The pack is the storage's, not the client's, who may leave meanwhile.
+	e.background.Go(func() {
+		defer e.packing.Store(false)
+		log.Info("pack started", "to", tid.Time())
+		err := e.packer.Pack(e.ctx, tid, zeolite.PackOptions{})
+		if err != nil {
+			log.Error("pack failed", "error", err)
+		} else {
+			log.Info("pack finished", "size", e.storage.Info().Size)
+			e.publisher.each(func(client *session) { client.tellSize(client) })
+		}
+		done <- err
+	})
+	if !wait {
+		return nil
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tidFromSeconds converts a moment in seconds since 1970.
+func tidFromSeconds(seconds float64) (zeolite.TID, error) {
+	if !(seconds > -1e11 && seconds < 1e11) {
+		return 0, stubs.Exception(stubs.ClassValueError, "pack: the time is out of range")
+	}
+	whole := math.Floor(seconds)
+	return zeolite.TIDFromTime(time.Unix(int64(whole), int64((seconds-whole)*1e9))), nil
+}

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// LoadBefore follows stubs.StorageServer, without the ordering rules.
+func (s *session) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error) {
+	s.counters.loads.Add(1)
+	return s.storage.LoadBefore(ctx, oid, before)
+}
+
+// optimisticLoads is how often a load is tried again because something was
+// published meanwhile, before it holds up publishing.
+const optimisticLoads = 3
+
+// RespondLoadBefore loads and queues the reply by the rules: see publisher.
+func (s *session) RespondLoadBefore(ctx context.Context, call *zrpc.Call, oid zeolite.OID, before zeolite.TID) {
+	s.counters.loads.Add(1)
+	p := &s.publisher
+	for range optimisticLoads {
+		epoch := p.stableEpoch()
+		m := s.loadReply(ctx, call, oid, before)
+		if m == nil || call.SendReplyIf(m, &p.epoch, epoch) {
+			return
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m := s.loadReply(ctx, call, oid, before); m != nil {
+		call.SendReply(m)
+	}
+}
+
+// loadReply answers the call if the answer says nothing about what is current,
+// and else returns the reply.
+func (s *session) loadReply(ctx context.Context, call *zrpc.Call, oid zeolite.OID, before zeolite.TID) *zrpc.Message {
+	rev, err := s.storage.LoadBefore(ctx, oid, before)
+	if err != nil {
+		s.logError("load", err)
+		stubs.ReplyError(call, err)
+		return nil
+	}
+	m := call.BeginReply()
+	stubs.PutRevision(m, rev)
+	if rev.End != 0 {
+		call.SendReply(m)
+		return nil
+	}
+	return m
+}
+
+// LoadSerial follows stubs.StorageServer.
+func (s *session) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolite.TID) ([]byte, error) {
+	s.counters.loads.Add(1)
+	data, err := s.storage.LoadSerial(ctx, oid, serial)
+	s.logError("loadSerial", err)
+	return data, err
+}
+
+// GetTid follows stubs.StorageServer.
+func (s *session) GetTid(ctx context.Context, oid zeolite.OID) (zeolite.TID, error) {
+	tid, err := s.storage.CurrentTID(ctx, oid)
+	s.logError("getTid", err)
+	return tid, err
+}
+
+// RecordIternext follows stubs.StorageServer.
+func (s *session) RecordIternext(ctx context.Context, next stubs.OptionalOID) (zeolite.CurrentRecord, error) {
+	rec, err := s.storage.NextRecord(ctx, next.OID)
+	if errors.As(err, new(*zeolite.NotFoundError)) {
+		return rec, stubs.Exception(stubs.ClassValueError, "there is no object at or after this oid")
+	}
+	return rec, err
+}
+
+// maxNewOIDs is how many oids a client gets at once.
+const maxNewOIDs = 100
+
+// NewOIDs follows stubs.StorageServer.
+func (s *session) NewOIDs(ctx context.Context, n int64) ([]zeolite.OID, error) {
+	if s.readOnly {
+		return nil, zeolite.ErrReadOnly
+	}
+	return s.storage.NewOIDs(ctx, int(min(max(n, 1), maxNewOIDs)))
+}
+
+// LastTransaction follows stubs.StorageServer.
+func (s *session) LastTransaction(context.Context) (zeolite.TID, error) {
+	return s.publisher.lastTID(), nil
+}
+
+// GetInvalidations answers from what is stored, for any tid.
+func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stubs.Invalidations, error) {
+	// Whatever is published later than this is sent to the client as an
+	// invalidation of its own.
+	last := s.publisher.lastTID()
+	inv := &stubs.Invalidations{TID: last, OIDs: []zeolite.OID{}}
+	if since >= last {
+		return inv, nil
+	}
+	if age := s.opt.InvalidationAge; age > 0 && time.Since(since.Time()) > age {
+		return nil, nil
+	}
+	seen := map[zeolite.OID]struct{}{}
+	for change, err := range s.storage.Changes(ctx, since) {
+		if err != nil {
+			return nil, err
+		}
+		if change.TID > last {
+			break
+		}
+		for _, oid := range change.OIDs {
+			seen[oid] = struct{}{}
+		}
+		if len(seen) > s.opt.Limits.Invalidations {
+			// Cheaper for the client to start with an empty cache.
+			return nil, nil
+		}
+	}
+	for oid := range seen {
+		inv.OIDs = append(inv.OIDs, oid)
+	}
+	return inv, nil
+}
+
+// logError logs failures that are not everyday answers: an object that is not
+// there is one, a read error of the disk is not.
+func (s *session) logError(what string, err error) {
+	switch {
+	case err == nil, errors.Is(err, zeolite.ErrNotYet), errors.Is(err, context.Canceled),
+		errors.As(err, new(*zeolite.NotFoundError)), errors.As(err, new(*zeolite.ConflictError)),
+		errors.Is(err, zeolite.ErrReadOnly), errors.As(err, new(*zeolite.TransactionError)),
+		errors.As(err, new(*zeolite.UndoError)), errors.As(err, new(*zeolite.MultipleUndoErrors)):
+		return
+	}
+	s.log.Error(what+" failed", "error", err)
+}

@@ -1,0 +1,104 @@
+package memory
+
+import (
+	"context"
+	"iter"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// UndoLog implements zeolite.Undoer.
+func (s *Storage) UndoLog(ctx context.Context) iter.Seq2[*zeolite.TransactionInfo, error] {
+	return func(yield func(*zeolite.TransactionInfo, error) bool) {
+		if err := s.rlock(ctx); err != nil {
+			yield(nil, err)
+			return
+		}
+		txns, packed := s.txns, s.packed
+		s.mu.RUnlock()
+		for i := len(txns) - 1; i >= 0 && txns[i].TID > packed; i-- {
+			if err := ctx.Err(); err != nil {
+				yield(nil, err)
+				return
+			}
+			if txns[i].Status != ' ' {
+				continue
+			}
+			info := txns[i].info()
+			if !yield(&info, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Undo implements zeolite.Txn. It sees what this transaction undid before, so
+// several transactions can be undone in one, newest first.
+func (t *txn) Undo(ctx context.Context, tid zeolite.TID) ([]zeolite.OID, error) {
+	if err := t.enter(ctx, "Undo", open); err != nil {
+		return nil, err
+	}
+	defer t.s.mu.RUnlock()
+	undone := t.s.transaction(tid)
+	if undone == nil {
+		return nil, &zeolite.UndoError{Reason: "there is no transaction " + tid.String()}
+	}
+	if undone.Status != ' ' || tid <= t.s.packed {
+		return nil, &zeolite.UndoError{Reason: "transaction " + tid.String() + " was packed"}
+	}
+
+	var (
+		records []*pending
+		oids    []zeolite.OID
+		failed  []*zeolite.UndoError
+	)
+	for _, r := range undone.records {
+		if !sameState(t.now(r.oid), r) {
+			failed = append(failed, &zeolite.UndoError{
+				Reason: "a later transaction changed the object", OID: r.oid, HasOID: true})
+			continue
+		}
+		p := &pending{revision: revision{oid: r.oid}} // gone, if r created it
+		if before := t.s.previous(r); before != nil {
+			p.data, p.origin, p.blob = before.data, before.origin, before.blob
+		}
+		records = append(records, p)
+		oids = append(oids, r.oid)
+	}
+	if failed != nil {
+		return nil, &zeolite.MultipleUndoErrors{Errs: failed}
+	}
+	for _, p := range records {
+		t.put(p)
+	}
+	return oids, nil
+}
+
+// now returns the state of an object as this transaction leaves it. It is
+// called with s.mu held.
+func (t *txn) now(oid zeolite.OID) *revision {
+	if i, changed := t.index[oid]; changed {
+		return &t.records[i].revision
+	}
+	return t.s.current(oid)
+}
+
+// previous returns the revision before r, nil if r created the object. It is
+// called with mu held.
+func (s *Storage) previous(r *revision) *revision {
+	revs := s.objects[r.oid]
+	if i, ok := searchRevision(revs, r.tid); ok && i > 0 {
+		return revs[i-1]
+	}
+	return nil
+}
+
+// sameState tells whether an object whose newest revision is now is as r left
+// it: that is r itself, or it got back r's bytes by undoing, or both say that
+// the object is gone.
+func sameState(now, r *revision) bool {
+	if now == nil || now.data == nil || r.data == nil {
+		return now != nil && now.data == nil && r.data == nil
+	}
+	return now.origin == r.origin
+}

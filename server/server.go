@@ -1,0 +1,271 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// Options are the settings of a Server. The zero value means defaults.
+type Options struct {
+	// Encoding is announced to clients, which may answer with the other one;
+	// Pickle by default, as in ZEO.
+	Encoding zrpc.Encoding
+	// ReadOnly refuses every write, whatever the storages allow.
+	ReadOnly bool
+	// TransactionTimeout bounds how long a client may take from the moment it
+	// gets its commit locks until it finishes; it is disconnected then. 0
+	// means no bound.
+	TransactionTimeout time.Duration
+	// InvalidationAge bounds how old a client's cache may be to be verified by
+	// getInvalidations; 0 means any age.
+	InvalidationAge time.Duration
+	// Limits bound what clients can ask for.
+	Limits Limits
+	// TLS, if set, is the configuration of every connection.
+	TLS *tls.Config
+	// Logger gets the server's log; slog.Default by default.
+	Logger *slog.Logger
+}
+
+// Limits bound what a client can ask for. A field that is 0 has its default.
+type Limits struct {
+	// MaxRecord is the largest message that brings a record or a piece of a
+	// blob, in bytes (256 MiB).
+	MaxRecord int
+	// MaxMessage is the largest message of any other kind, in bytes (1 MiB).
+	MaxMessage int
+	// Outbox is how many bytes of replies and invalidations may wait for a
+	// client that does not read, before it is disconnected (64 MiB).
+	Outbox int
+	// Unread is how many bytes of replies may wait for a client before no more
+	// of its calls are looked at (1 MiB).
+	Unread int
+	// TransactionMemory is how many bytes of records of a transaction are kept
+	// in memory before they go to a temporary file (1 MiB).
+	TransactionMemory int
+	// Invalidations is how many objects getInvalidations may name before it
+	// gives up and lets the client drop its cache (100,000).
+	Invalidations int
+	// Workers is how many calls that only read are run at once for a
+	// connection (8).
+	Workers int
+	// Handshake bounds the time from connecting until register (1 minute).
+	Handshake time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	for _, f := range []struct {
+		field *int
+		value int
+	}{
+		{&l.MaxRecord, 256 << 20}, {&l.MaxMessage, 1 << 20}, {&l.Outbox, 64 << 20}, {&l.Unread, 1 << 20},
+		{&l.TransactionMemory, 1 << 20}, {&l.Invalidations, 100_000}, {&l.Workers, 8},
+	} {
+		if *f.field == 0 {
+			*f.field = f.value
+		}
+	}
+	if l.Handshake == 0 {
+		l.Handshake = time.Minute
+	}
+	return l
+}
+
+// Server shares storages with ZEO clients. It is safe for concurrent use,
+// except that AddStorage comes before Serve.
+type Server struct {
+	opt     Options
+	log     *slog.Logger
+	exports map[string]*export
+	order   []string // names, as they were added
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	sessions  map[*session]struct{}
+	closing   bool
+	running   sync.WaitGroup // connections
+}
+
+// New makes a server without storages.
+func New(opt Options) *Server {
+	if opt.Encoding == 0 {
+		opt.Encoding = zrpc.Pickle
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	opt.Limits = opt.Limits.withDefaults()
+	return &Server{
+		opt:       opt,
+		log:       opt.Logger,
+		exports:   map[string]*export{},
+		listeners: map[net.Listener]struct{}{},
+		sessions:  map[*session]struct{}{},
+	}
+}
+
+// AddStorage offers a storage to clients under a name; "1" is the name that
+// clients ask for by default. The storage remains the caller's, who closes it
+// after Shutdown.
+func (s *Server) AddStorage(name string, storage zeolite.Storage) error {
+	if _, ok := s.exports[name]; ok {
+		return fmt.Errorf("server: two storages are named %q", name)
+	}
+	s.exports[name] = newExport(s, name, storage)
+	s.order = append(s.order, name)
+	return nil
+}
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("server: closed")
+
+// Serve accepts connections from a listener until Shutdown closes it.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		l.Close()
+		return ErrServerClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	pause := time.Duration(0)
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			s.mu.Lock()
+			closing := s.closing
+			s.mu.Unlock()
+			if closing || errors.Is(err, net.ErrClosed) {
+				return ErrServerClosed
+			}
+			// Out of file descriptors, as a rule: others will be closed.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Error("cannot accept a connection", "error", err, "retry", pause)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		s.mu.Lock()
+		if s.closing {
+			s.mu.Unlock()
+			nc.Close()
+			return ErrServerClosed
+		}
+		s.running.Add(1)
+		s.mu.Unlock()
+		go func() {
+			defer s.running.Done()
+			s.serveConn(nc)
+		}()
+	}
+}
+
+// serveConn takes a connection from its first byte to its last.
+func (s *Server) serveConn(nc net.Conn) {
+	log := s.log.With("client", clientName(nc))
+	// Until register a connection is nobody's: it must not stay for long.
+	deadline := s.opt.Limits.Handshake
+	if s.opt.TLS != nil {
+		tc := tls.Server(nc, s.opt.TLS)
+		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		err := tc.HandshakeContext(ctx)
+		cancel()
+		if err != nil {
+			log.Warn("TLS handshake failed", "error", err)
+			nc.Close()
+			return
+		}
+		nc = tc
+	}
+	enc, err := zrpc.AcceptHandshake(nc, s.opt.Encoding, deadline, s.statusJSON)
+	if err != nil {
+		if !errors.Is(err, zrpc.ErrRuok) {
+			log.Warn("handshake failed", "error", err)
+		}
+		nc.Close()
+		return
+	}
+	se := newSession(s, nc, enc, log)
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	s.sessions[se] = struct{}{}
+	s.mu.Unlock()
+
+	se.run()
+
+	s.mu.Lock()
+	delete(s.sessions, se)
+	s.mu.Unlock()
+}
+
+// Shutdown stops accepting, lets running commits end, sends what is queued for
+// clients until the context ends, and disconnects them. Open transactions are
+// aborted.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	sessions := make([]*session, 0, len(s.sessions))
+	for se := range s.sessions {
+		sessions = append(sessions, se)
+	}
+	s.mu.Unlock()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(5 * time.Second)
+	}
+	for _, se := range sessions {
+		go se.conn.Drain(deadline)
+	}
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		for _, e := range s.exports {
+			e.background.Wait()
+		}
+		close(done)
+	}()
+	for _, e := range s.exports {
+		e.cancel()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for se := range s.sessions {
+		se.conn.End(ErrServerClosed)
+	}
+	s.mu.Unlock()
+	<-done
+	return ctx.Err()
+}
+
+// Names returns the names of the storages, in the order they were added.
+func (s *Server) Names() []string { return slices.Clone(s.order) }
+
+// clientName is how a connection appears in the log.
+func clientName(nc net.Conn) string {
+	if addr := nc.RemoteAddr().String(); addr != "" && addr != "@" {
+		return addr
+	}
+	return "local"
+}

@@ -1,0 +1,291 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// session is one client: it implements stubs.StorageServer for the client's
+// connection. Methods of the ordered lane have it to themselves; the methods
+// of the free lane share only what is safe for concurrent use.
+type session struct {
+	server *Server
+	conn   *zrpc.Conn
+	log    *slog.Logger
+	ctx    context.Context // ends with the connection
+	cancel context.CancelCauseFunc
+
+	ordered orderedLane
+	free    freeLane
+
+	// Set by register, which is the first call.
+	*export
+	registered atomic.Bool
+	readOnly   bool
+	late       *time.Timer // disconnects who does not register
+
+	// The client's transaction and upload: ordered lane only.
+	txn    *transaction
+	upload zeolite.BlobUpload
+
+	iterators iterators
+	labelled  atomic.Pointer[string]
+}
+
+// maxUnregistered is the largest message before a client has registered.
+const maxUnregistered = 64 << 10
+
+var errNotRegistered = errors.New("the client did not register")
+
+func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *session {
+	se := &session{server: s, log: log}
+	lim := s.opt.Limits
+	se.conn = zrpc.NewConn(nc, enc, zrpc.Options{
+		MaxFrame:    maxUnregistered,
+		FrameLimit:  se.frameLimit,
+		OutboxLimit: lim.Outbox,
+		PauseReads:  lim.Unread,
+	})
+	se.ctx, se.cancel = context.WithCancelCause(context.Background())
+	se.ordered.init(se.dispatch)
+	se.free.init(se.dispatch, lim.Workers)
+	return se
+}
+
+// frameLimit allows for messages with bulk data, from registered clients.
+func (s *session) frameLimit(name []byte) int {
+	if !s.registered.Load() {
+		return 0
+	}
+	switch string(name) {
+	case "storea", "restorea", "storeBlobEnd", "storeBlobChunk", "storeBlobShared", "storeEmptyBlob":
+		return s.server.opt.Limits.MaxRecord
+	}
+	return 0
+}
+
+// run serves the client until its connection ends, and then cleans up.
+func (s *session) run() {
+	s.late = time.AfterFunc(s.server.opt.Limits.Handshake, func() { s.conn.End(errNotRegistered) })
+	s.conn.Start(s)
+	<-s.conn.Done()
+	s.late.Stop()
+	reason := s.conn.Err()
+	s.cancel(fmt.Errorf("client disconnected: %w", reason))
+	s.conn.Close()
+	if s.registered.Load() {
+		s.publisher.leave(s)
+	}
+	s.free.close()
+	s.ordered.close()
+	// No call of this client runs any more: what it left is ours.
+	s.clearTransaction()
+	s.dropUpload()
+	s.iterators.closeAll()
+	s.logEnd(reason)
+}
+
+func (s *session) logEnd(reason error) {
+	switch {
+	case errors.Is(reason, io.EOF), errors.Is(reason, zrpc.ErrClosed), errors.Is(reason, net.ErrClosed):
+		s.log.Info("client disconnected")
+	case errors.As(reason, new(*net.OpError)), errors.Is(reason, io.ErrUnexpectedEOF):
+		s.log.Info("connection lost", "error", reason)
+	default:
+		s.log.Warn("client was disconnected", "reason", reason)
+	}
+}
+
+// HandleCall follows zrpc.Handler.
+func (s *session) HandleCall(call *zrpc.Call) {
+	lane := stubs.StorageServerLane(call.Name)
+	if !s.registered.Load() && string(call.Name) != "register" {
+		lane = stubs.LaneUnknown
+	}
+	switch lane {
+	case stubs.LaneInline:
+		s.dispatch(call)
+	case stubs.LaneOrdered:
+		s.ordered.put(call)
+	case stubs.LaneFree:
+		s.free.put(call)
+	default:
+		why := "unknown method"
+		if !s.registered.Load() {
+			why = "call before register"
+		}
+		s.conn.End(fmt.Errorf("%s: %.60q", why, call.Name))
+		call.Release()
+	}
+}
+
+// dispatch runs one call. A panic in it is a bug of ours: it costs this client
+// its connection, and nobody else anything.
+func (s *session) dispatch(call *zrpc.Call) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("panic in a call", "panic", r, "stack", string(debug.Stack()))
+			s.conn.End(fmt.Errorf("internal error: %v", r))
+		}
+	}()
+	stubs.DispatchStorageServer(s.ctx, s, call)
+}
+
+// Register follows stubs.StorageServer; RespondRegister is what is called.
+func (s *session) Register(context.Context, string, bool) (stubs.OptionalTID, error) {
+	return stubs.OptionalTID{}, errors.New("register needs its call")
+}
+
+// RespondRegister registers the client and queues the reply in one step.
+func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name string, readOnly bool) {
+	if s.registered.Load() {
+		s.conn.End(errors.New("second register"))
+		call.Release()
+		return
+	}
+	e, ok := s.server.exports[name]
+	switch {
+	case !ok:
+		s.log.Warn("client asked for an unknown storage", "storage", name)
+		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
+		return
+	case e.readOnly && !readOnly:
+		stubs.ReplyError(call, zeolite.ErrReadOnly)
+		return
+	}
+	s.export, s.readOnly = e, e.readOnly || readOnly
+	s.log = s.log.With("storage", name)
+	s.late.Stop()
+	s.conn.SetMaxFrame(s.server.opt.Limits.MaxMessage)
+	s.registered.Store(true)
+	s.log.Info("client registered", "read_only", s.readOnly, "encoding", s.conn.Encoding().String())
+	s.publisher.join(s, func(last zeolite.TID) {
+		m := call.BeginReply()
+		stubs.PutRegister(m, stubs.SomeTID(last))
+		call.SendReply(m)
+	})
+}
+
+// SetClientLabel follows stubs.StorageServer.
+func (s *session) SetClientLabel(_ context.Context, label string) error {
+	s.log.Info("client label", "label", fmt.Sprintf("%.100q", label))
+	return nil
+}
+
+// Ping follows stubs.StorageServer.
+func (s *session) Ping(context.Context) error { return nil }
+
+// ServerStatus follows stubs.StorageServer.
+func (s *session) ServerStatus(context.Context) (zrpc.Value, error) {
+	return s.status().value(), nil
+}
+
+// orderedLane runs calls one after another, in the order in which they came.
+// Its goroutine exists only while there are some.
+type orderedLane struct {
+	run func(*zrpc.Call)
+
+	mu      sync.Mutex
+	changed sync.Cond
+	calls   []*zrpc.Call
+	bytes   int
+	running bool
+	closed  bool
+}
+
+// orderedBytes bounds what waits in an ordered lane: a piece of an upload or
+// two, while the one before goes to disk.
+const orderedBytes = 256 << 10
+
+func (l *orderedLane) init(run func(*zrpc.Call)) {
+	l.run = run
+	l.changed.L = &l.mu
+}
+
+// put adds a call. It blocks the reader of the connection while much waits
+// already: the client would only fill our memory.
+func (l *orderedLane) put(call *zrpc.Call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.bytes >= orderedBytes && !l.closed {
+		l.changed.Wait()
+	}
+	if l.closed {
+		call.Release()
+		return
+	}
+	l.calls = append(l.calls, call)
+	l.bytes += call.Size()
+	if !l.running {
+		l.running = true
+		go l.work()
+	}
+}
+
+func (l *orderedLane) work() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.calls) > 0 && !l.closed {
+		call := l.calls[0]
+		l.calls[0] = nil
+		l.calls = l.calls[1:]
+		size := call.Size()
+		l.mu.Unlock()
+		l.run(call)
+		l.mu.Lock()
+		l.bytes -= size
+		l.changed.Broadcast()
+	}
+	l.calls = nil
+	l.running = false
+	l.changed.Broadcast()
+}
+
+// close drops what waits, and waits for the call that runs.
+func (l *orderedLane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.changed.Broadcast()
+	for l.running {
+		l.changed.Wait()
+	}
+}
+
+// freeLane runs calls by up to a number of goroutines, which exist only while
+// there are calls.
+type freeLane struct {
+	run   func(*zrpc.Call)
+	slots chan struct{}
+	busy  sync.WaitGroup
+}
+
+func (l *freeLane) init(run func(*zrpc.Call), workers int) {
+	l.run = run
+	l.slots = make(chan struct{}, workers)
+}
+
+// put runs a call, as soon as a worker is free. It is called by the reader of
+// the connection only, and never after close.
+func (l *freeLane) put(call *zrpc.Call) {
+	l.slots <- struct{}{}
+	l.busy.Go(func() {
+		defer func() { <-l.slots }()
+		l.run(call)
+	})
+}
+
+// close waits for the calls that run.
+func (l *freeLane) close() { l.busy.Wait() }

@@ -1,0 +1,383 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// transaction is what a client has open between tpc_begin and tpc_finish. It
+// belongs to the client's ordered lane.
+type transaction struct {
+	id    stubs.TxnID
+	meta  zeolite.TxnMeta
+	log   txnLog
+	blobs map[zeolite.OID]zeolite.BlobUpload
+
+	// failed is why an operation could not be taken down; being one-way it
+	// could not say so, and vote does.
+	failed error
+
+	// Between vote and the end:
+	locks *commitLock
+	voted zeolite.Txn
+	timer *time.Timer
+}
+
+// TpcBegin follows stubs.StorageServer.
+func (s *session) TpcBegin(_ context.Context, id stubs.TxnID, user, desc []byte, ext zrpc.Value,
+	tid stubs.OptionalTID, status string) error {
+	if s.readOnly {
+		return zeolite.ErrReadOnly
+	}
+	if s.txn != nil {
+		if s.txn.id == id {
+			return nil
+		}
+		return &zeolite.TransactionError{Message: "tpc_begin: another transaction of this client is open"}
+	}
+	t := &transaction{id: id, log: txnLog{limit: s.opt.Limits.TransactionMemory}}
+	t.meta = zeolite.TxnMeta{User: clone(user), Description: clone(desc)}
+	if tid.Set {
+		t.meta.TID = tid.TID
+		if status != "" {
+			t.meta.Status = status[0]
+		}
+	}
+	t.meta.Extension, t.failed = pickledExtension(ext)
+	s.txn = t
+	s.counters.active.Add(1)
+	return nil
+}
+
+// current returns the open transaction if it has this id.
+func (s *session) current(id stubs.TxnID) (*transaction, error) {
+	switch {
+	case s.export == nil || s.readOnly:
+		return nil, zeolite.ErrReadOnly
+	case s.txn == nil:
+		return nil, &zeolite.TransactionError{Message: "no transaction is open"}
+	case s.txn.id != id:
+		return nil, &zeolite.TransactionError{Message: fmt.Sprintf("transaction %d is open, not %d", s.txn.id, id)}
+	}
+	return s.txn, nil
+}
+
+// add takes an operation down.
+func (s *session) add(id stubs.TxnID, e entry, data []byte) error {
+	t, err := s.current(id)
+	if err != nil {
+		return err
+	}
+	if t.voted != nil {
+		return &zeolite.TransactionError{Message: "the transaction is voted: nothing can be added to it"}
+	}
+	if t.failed == nil {
+		t.failed = t.log.add(e, data)
+	}
+	return nil
+}
+
+// Storea follows stubs.StorageServer.
+func (s *session) Storea(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.TxnID) error {
+	s.counters.stores.Add(1)
+	return s.add(id, entry{op: opStore, oid: oid, serial: serial}, data)
+}
+
+// Restorea follows stubs.StorageServer. The serial is the transaction's tid.
+func (s *session) Restorea(_ context.Context, oid zeolite.OID, _ zeolite.TID, data stubs.OptionalBytes,
+	prev stubs.OptionalTID, id stubs.TxnID) error {
+	s.counters.stores.Add(1)
+	return s.add(id, entry{op: opRestore, oid: oid, serial: prev.TID, none: data == nil}, data)
+}
+
+// DeleteObject follows stubs.StorageServer.
+func (s *session) DeleteObject(_ context.Context, oid zeolite.OID, serial zeolite.TID, id stubs.TxnID) error {
+	return s.add(id, entry{op: opDelete, oid: oid, serial: serial}, nil)
+}
+
+// CheckCurrentSerialInTransaction follows stubs.StorageServer.
+func (s *session) CheckCurrentSerialInTransaction(_ context.Context, oid zeolite.OID, serial zeolite.TID, id stubs.TxnID) error {
+	return s.add(id, entry{op: opCheck, oid: oid, serial: serial}, nil)
+}
+
+// Undoa follows stubs.StorageServer.
+func (s *session) Undoa(_ context.Context, transID []byte, id stubs.TxnID) error {
+	t, err := s.current(id)
+	if err != nil {
+		return err
+	}
+	raw := make([]byte, base64.StdEncoding.DecodedLen(len(transID)))
+	n, err := base64.StdEncoding.Decode(raw, transID)
+	if err != nil {
+		t.failed = errors.Join(t.failed, stubs.Exception("binascii.Error", "the id of the transaction to undo is not base64: "+err.Error()))
+		return nil
+	}
+	tid, err := zeolite.TIDFromBytes(raw[:n])
+	if err != nil {
+		t.failed = errors.Join(t.failed, &zeolite.UndoError{Reason: "Invalid transaction id"})
+		return nil
+	}
+	return s.add(id, entry{op: opUndo, serial: tid}, nil)
+}
+
+// Vote gets the commit locks and replays the transaction into the storage.
+func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, error) {
+	t, err := s.current(id)
+	if err != nil {
+		return stubs.VoteResult{}, err
+	}
+	if t.voted != nil {
+		return stubs.VoteResult{}, &zeolite.TransactionError{Message: "Already voting (locked)"}
+	}
+	result, err := s.vote(ctx, t)
+	if err != nil {
+		if errors.As(err, new(*zeolite.ConflictError)) {
+			s.counters.conflicts.Add(1)
+		}
+		s.logError("vote", err)
+		s.clearTransaction()
+	} else if len(result.Conflicts) > 0 {
+		// The client keeps the transaction: it resolves the conflicts and
+		// votes again, or aborts.
+		s.counters.conflicts.Add(1)
+		s.unlock()
+	}
+	return result, err
+}
+
+func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteResult, err error) {
+	if t.failed != nil {
+		return result, t.failed
+	}
+	oids, whole := t.objects()
+	if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
+		return result, err
+	}
+	if d := s.opt.TransactionTimeout; d > 0 {
+		conn := s.conn
+		t.timer = time.AfterFunc(d, func() {
+			conn.End(fmt.Errorf("transaction timeout: the client held the commit lock for %v", d))
+		})
+	}
+	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
+		return result, err
+	}
+	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}}
+	if err := r.all(ctx); err != nil {
+		return result, err
+	}
+	if len(r.conflicts) > 0 {
+		return r.result, nil
+	}
+	return r.result, t.voted.Vote(ctx)
+}
+
+// objects returns the objects whose locks the transaction needs, or that it
+// must be alone.
+func (t *transaction) objects() (oids []zeolite.OID, whole bool) {
+	if t.meta.TID != 0 {
+		return nil, true
+	}
+	oids = make([]zeolite.OID, len(t.log.entries))
+	for i, e := range t.log.entries {
+		if e.op == opUndo || e.op == opRestore {
+			return nil, true
+		}
+		oids[i] = e.oid
+	}
+	return oids, false
+}
+
+// replay does what a transaction's log says.
+type replay struct {
+	s         *session
+	t         *transaction
+	result    stubs.VoteResult
+	conflicts map[zeolite.OID]*zeolite.ConflictError // of objects not stored yet
+}
+
+func (r *replay) all(ctx context.Context) error {
+	entries := r.t.log.entries
+	conflicting := map[zeolite.OID]*entry{}
+	for i := range entries {
+		e := &entries[i]
+		err := r.one(ctx, e)
+		var conflict *zeolite.ConflictError
+		switch {
+		case err == nil:
+			// A store that succeeds settles an earlier one that did not: this
+			// is how a client brings in what it resolved.
+			if e.op == opStore || e.op == opBlob {
+				delete(r.conflicts, e.oid)
+			}
+		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
+			r.conflicts[e.oid] = conflict
+			conflicting[e.oid] = e
+		default:
+			return err
+		}
+	}
+	for oid, c := range r.conflicts {
+		data, err := r.t.log.data(conflicting[oid])
+		if err != nil {
+			return err
+		}
+		r.result.Conflicts = append(r.result.Conflicts,
+			stubs.StoreConflict{OID: oid, Committed: c.Committed, Seen: c.Seen, Data: data})
+	}
+	return nil
+}
+
+func (r *replay) one(ctx context.Context, e *entry) error {
+	txn := r.t.voted
+	data, err := r.t.log.data(e)
+	if err != nil {
+		return err
+	}
+	// Whatever record an object ends up with, a blob that was uploaded for it
+	// stays with it: Python clients store the record both with and without
+	// the blob, and a resolved record without.
+	blob := r.t.blobs[e.oid]
+	switch e.op {
+	case opStore, opBlob:
+		if blob != nil {
+			return txn.StoreBlob(ctx, e.oid, e.serial, data, blob)
+		}
+		return txn.Store(ctx, e.oid, e.serial, data)
+	case opDelete:
+		return txn.Delete(ctx, e.oid, e.serial)
+	case opCheck:
+		return txn.CheckCurrent(ctx, e.oid, e.serial)
+	case opRestore:
+		switch {
+		case e.none:
+			data = nil
+		case data == nil:
+			data = []byte{}
+		}
+		if blob != nil {
+			return txn.RestoreBlob(ctx, e.oid, data, e.serial, blob)
+		}
+		return txn.Restore(ctx, e.oid, data, e.serial)
+	default: // opUndo
+		changed, err := txn.Undo(ctx, e.serial)
+		r.result.Changed = append(r.result.Changed, changed...)
+		return err
+	}
+}
+
+// TpcFinish follows stubs.StorageServer; RespondTpcFinish is what is called.
+func (s *session) TpcFinish(context.Context, stubs.TxnID) (stubs.OptionalTID, error) {
+	return stubs.OptionalTID{}, errors.New("tpc_finish needs its call")
+}
+
+// RespondTpcFinish commits the transaction.
+func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stubs.TxnID) {
+	t, err := s.current(id)
+	switch {
+	case errors.Is(err, zeolite.ErrReadOnly):
+		stubs.ReplyError(call, err)
+		return
+	case err != nil:
+		// As in ZEO, and harmless: there is nothing to finish.
+		s.finished(call, stubs.OptionalTID{})
+		return
+	case t.voted == nil:
+		stubs.ReplyError(call, stubs.Exception("builtins.AssertionError", "tpc_finish without a vote"))
+		return
+	}
+	// The timeout must not strike while the storage commits, nor a
+	// disconnect stop it.
+	t.stopTimer()
+	_, err = t.voted.Finish(context.WithoutCancel(ctx), func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
+		s.publish(s, tid, oids, visible, func() {
+			s.counters.commits.Add(1)
+			s.tellSize(s)
+			s.finished(call, stubs.SomeTID(tid))
+		})
+	})
+	if err != nil {
+		s.log.Error("tpc_finish failed", "error", err)
+		s.clearTransaction()
+		stubs.ReplyError(call, err)
+		return
+	}
+	t.voted = nil
+	s.endTransaction()
+}
+
+// finished replies to tpc_finish.
+func (s *session) finished(call *zrpc.Call, tid stubs.OptionalTID) {
+	if call.Async {
+		call.Release()
+		return
+	}
+	m := call.BeginReply()
+	stubs.PutTpcFinish(m, tid)
+	call.SendReply(m)
+}
+
+// TpcAbort follows stubs.StorageServer.
+func (s *session) TpcAbort(_ context.Context, id stubs.TxnID) error {
+	t, err := s.current(id)
+	switch {
+	case errors.Is(err, zeolite.ErrReadOnly):
+		return err
+	case err == nil && t == s.txn:
+		s.clearTransaction()
+	}
+	return nil
+}
+
+// clearTransaction aborts the open transaction, if there is one.
+func (s *session) clearTransaction() {
+	if s.txn != nil {
+		s.counters.aborts.Add(1)
+		s.endTransaction()
+	}
+}
+
+// endTransaction releases all that the open transaction holds.
+func (s *session) endTransaction() {
+	t := s.txn
+	s.txn = nil
+	s.counters.active.Add(-1)
+	t.release()
+	t.log.close()
+	for _, blob := range t.blobs {
+		if err := blob.Discard(); err != nil {
+			s.log.Error("cannot remove an uploaded blob", "error", err)
+		}
+	}
+}
+
+// unlock takes back a vote that found conflicts.
+func (s *session) unlock() { s.txn.release() }
+
+// release ends what there is between vote and finish.
+func (t *transaction) release() {
+	t.stopTimer()
+	if t.voted != nil {
+		t.voted.Abort()
+		t.voted = nil
+	}
+	if t.locks != nil {
+		t.locks.release()
+		t.locks = nil
+	}
+}
+
+func (t *transaction) stopTimer() {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+func clone(b []byte) []byte { return append([]byte(nil), b...) }

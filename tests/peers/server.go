@@ -1,0 +1,265 @@
+package peers
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Limits of patience. They decide when a test fails, never how fast it is.
+const (
+	startLimit = 60 * time.Second
+	stopLimit  = 60 * time.Second
+)
+
+// Options say how to start a server. The zero value serves new files in a
+// directory of their own.
+type Options struct {
+	// Dir is where the server runs and relative paths start; default is a
+	// new temporary directory.
+	Dir string `json:"dir"`
+	// Path is the Data.fs file, default Data.fs.
+	Path string `json:"path"`
+	// BlobDir is the blob directory, default blobs; "-" is none.
+	BlobDir string `json:"blob_dir"`
+	// Address is host:port or the path of a Unix socket; default is a free
+	// port of 127.0.0.1.
+	Address string `json:"address"`
+	// ReadOnly serves without allowing writes.
+	ReadOnly bool `json:"read_only"`
+	// TransactionTimeout in seconds is how long a client may hold the
+	// commit lock; zero is for ever.
+	TransactionTimeout int `json:"transaction_timeout"`
+
+	// The rest is for runzeo alone. Our server always lets clients resolve
+	// conflicts, and answers invalidations from what is stored.
+	ClientConflictResolution bool `json:"client_conflict_resolution"`
+	InvalidationQueueSize    int  `json:"invalidation_queue_size"`
+
+	// Msgpack makes the server announce M5. RunScript sets it.
+	Msgpack bool `json:"-"`
+}
+
+func (o *Options) setDefaults(newDir func() string) {
+	if o.Dir == "" {
+		o.Dir = newDir()
+	}
+	if o.Path == "" {
+		o.Path = "Data.fs"
+	}
+	if !filepath.IsAbs(o.Path) {
+		o.Path = filepath.Join(o.Dir, o.Path)
+	}
+	switch {
+	case o.BlobDir == "-":
+		o.BlobDir = ""
+	case o.BlobDir == "":
+		o.BlobDir = filepath.Join(o.Dir, "blobs")
+	case !filepath.IsAbs(o.BlobDir):
+		o.BlobDir = filepath.Join(o.Dir, o.BlobDir)
+	}
+}
+
+// Server is a running server process. One goroutine may use it at a time.
+type Server struct {
+	kind    Kind
+	options Options
+	tools   tools
+
+	log     *logBuffer
+	cmd     *exec.Cmd
+	running bool          // started, and neither stopped nor killed since
+	exited  chan struct{} // closed when the process is gone
+	err     error         // how it ended; valid after exited
+}
+
+// tools are the programs that servers are made of.
+type tools struct {
+	python  string
+	zeolite string
+}
+
+// findTools returns what kind needs, or skips the test.
+func findTools(t testing.TB, kind Kind) tools {
+	t.Helper()
+	if kind == RunZEO {
+		return tools{python: Python(t)}
+	}
+	return tools{zeolite: Binary(t)}
+}
+
+// Start starts a server that lives no longer than the test. It is ready when
+// Start returns.
+func Start(t testing.TB, kind Kind, o Options) *Server {
+	t.Helper()
+	s, err := launch(kind, o, findTools(t, kind), t.TempDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of %s at %s:\n%s", kind, s.Address(), tail(s.Log(), 200))
+		}
+	})
+	return s
+}
+
+// launch makes a server and starts it.
+func launch(kind Kind, o Options, tools tools, newDir func() string) (*Server, error) {
+	o.setDefaults(newDir)
+	if kind == RunZEO && o.Address == "" {
+		// It does not say which port it got for port 0, so choose one.
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		o.Address = port
+	}
+	if o.Address == "" {
+		o.Address = "127.0.0.1:0"
+	}
+	s := &Server{kind: kind, options: o, tools: tools, log: &logBuffer{}}
+	return s, s.Start()
+}
+
+// Start starts a stopped server again, on the same address and files.
+func (s *Server) Start() error {
+	ready := make(chan string, 1)
+	sign := map[Kind]func(line string) (addr string, ok bool){
+		RunZEO:  func(line string) (string, bool) { return s.options.Address, strings.Contains(line, "listening on") },
+		Zeolite: listeningAddress,
+	}[s.kind]
+	s.log.mu.Lock()
+	s.log.watch = func(line string) {
+		if addr, ok := sign(line); ok {
+			select {
+			case ready <- addr:
+			default:
+			}
+		}
+	}
+	s.log.mu.Unlock()
+
+	var err error
+	if s.cmd, err = s.command(); err != nil {
+		return err
+	}
+	s.cmd.Dir = s.options.Dir
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.running = true
+	s.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		s.err = cmd.Wait()
+		close(exited)
+	}(s.cmd, s.exited)
+
+	select {
+	case s.options.Address = <-ready:
+		return nil
+	case <-s.exited:
+		s.running = false
+		return fmt.Errorf("%s did not start: %v\n%s", s.kind, s.err, tail(s.Log(), 50))
+	case <-time.After(startLimit):
+		_ = s.Kill()
+		return fmt.Errorf("%s is not ready after %v\n%s", s.kind, startLimit, tail(s.Log(), 50))
+	}
+}
+
+func (s *Server) command() (*exec.Cmd, error) {
+	if s.kind == Zeolite {
+		return exec.Command(s.tools.zeolite, zeoliteArgs(s.options)...), nil
+	}
+	conf := filepath.Join(s.options.Dir, "runzeo.conf")
+	if err := os.WriteFile(conf, []byte(runzeoConfig(s.options)), 0o666); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(s.tools.python, "-m", "ZEO.runzeo", "-C", conf)
+	cmd.Env = pythonEnv()
+	return cmd, nil
+}
+
+// Address is host:port, or the path of a Unix socket.
+func (s *Server) Address() string { return s.options.Address }
+
+// Options returns the options with defaults filled in and paths absolute.
+func (s *Server) Options() Options { return s.options }
+
+// Log is what the server has printed since it was first started.
+func (s *Server) Log() string { return s.log.String() }
+
+// Stop asks the server to end (SIGTERM) and waits. Ending other than with
+// status 0 is an error. Stopping a stopped server does nothing.
+func (s *Server) Stop() error {
+	if !s.running {
+		return nil
+	}
+	s.running = false
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(stopLimit):
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+		return fmt.Errorf("%s is still there %v after SIGTERM\n%s", s.kind, stopLimit, tail(s.Log(), 50))
+	}
+	if s.err != nil {
+		return fmt.Errorf("%s ended with %v\n%s", s.kind, s.err, tail(s.Log(), 100))
+	}
+	return nil
+}
+
+// Kill ends the server at once (SIGKILL) and waits until it is gone.
+func (s *Server) Kill() error {
+	if !s.running {
+		return nil
+	}
+	s.running = false
+	err := s.cmd.Process.Kill()
+	<-s.exited
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+var ports struct {
+	sync.Mutex
+	given map[string]bool
+}
+
+// freePort returns an address nobody listens on, each one once.
+func freePort() (string, error) {
+	ports.Lock()
+	defer ports.Unlock()
+	if ports.given == nil {
+		ports.given = map[string]bool{}
+	}
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		addr := l.Addr().String()
+		l.Close()
+		if !ports.given[addr] {
+			ports.given[addr] = true
+			return addr, nil
+		}
+	}
+}

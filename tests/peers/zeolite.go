@@ -1,0 +1,83 @@
+package peers
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// zeoliteArgs are the arguments for our server.
+func zeoliteArgs(o Options) []string {
+	args := []string{"serve", "-a", o.Address, "-f", o.Path}
+	if o.BlobDir != "" {
+		args = append(args, "-b", o.BlobDir)
+	}
+	if o.Msgpack {
+		args = append(args, "--msgpack")
+	}
+	if o.ReadOnly {
+		args = append(args, "--read-only")
+	}
+	if o.TransactionTimeout > 0 {
+		args = append(args, "-t", strconv.Itoa(o.TransactionTimeout))
+	}
+	return args
+}
+
+var listening = regexp.MustCompile(`\bmsg="?listening\b.*\baddress=("[^"]*"|\S+)`)
+
+// listeningAddress finds the address in the line that says a server is ready.
+func listeningAddress(line string) (addr string, ok bool) {
+	m := listening.FindStringSubmatch(line)
+	if m == nil {
+		return "", false
+	}
+	return strings.Trim(m[1], `"`), true
+}
+
+// build holds the binary that this test process built.
+var build struct {
+	sync.Once
+	dir, path string
+	output    []byte
+	err       error
+}
+
+// Binary builds zeolite, once for each test process, and returns its path.
+func Binary(t testing.TB) string {
+	t.Helper()
+	root := moduleRoot(t)
+	build.Do(func() {
+		if build.dir, build.err = os.MkdirTemp("", "zeolite-test-"); build.err != nil {
+			return
+		}
+		build.path = filepath.Join(build.dir, "zeolite")
+		args := []string{"build", "-o", build.path}
+		if os.Getenv("ZEOLITE_TEST_RACE") == "1" {
+			args = append(args, "-race")
+		}
+		cmd := exec.Command("go", append(args, "./cmd/zeolite")...)
+		cmd.Dir = root
+		build.output, build.err = cmd.CombinedOutput()
+	})
+	if build.err != nil {
+		t.Fatalf("cannot build zeolite: %v\n%s", build.err, build.output)
+	}
+	return build.path
+}
+
+// Main runs the tests of a package and removes what Binary built:
+//
+//	func TestMain(m *testing.M) { os.Exit(peers.Main(m)) }
+func Main(m *testing.M) int {
+	code := m.Run()
+	if build.dir != "" {
+		_ = os.RemoveAll(build.dir) // a leftover in the temporary directory at worst
+	}
+	return code
+}

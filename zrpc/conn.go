@@ -1,0 +1,401 @@
+package zrpc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxFrame    = 1 << 20
+	DefaultOutboxLimit = 64 << 20
+	DefaultNotSent     = 128 << 10
+)
+
+// Options are the settings of a connection. The zero value means defaults.
+type Options struct {
+	// MaxFrame is the largest payload in bytes that is accepted, of messages
+	// for which FrameLimit does not say otherwise.
+	MaxFrame int
+	// FrameLimit, if set, gives the largest payload of messages that carry
+	// bulk data, by name; 0 means MaxFrame. Replies are named ".reply".
+	FrameLimit func(name []byte) int
+	// Limits bound the general values in messages.
+	Limits Limits
+	// OutboxLimit is how many bytes of ordinary messages may wait for a peer
+	// that does not read; one more ends the connection with ErrSlowPeer.
+	OutboxLimit int
+	// PauseReads, if not 0, stops reading while at least so many bytes wait
+	// to be sent: the peer gets no more work done than it takes results. A
+	// client must not set it, since both ends would wait for each other.
+	PauseReads int
+	// KeepAlive, if not 0, is how often a keep-alive message is sent.
+	KeepAlive time.Duration
+	// NotSent is how many unsent bytes the kernel may hold for a TCP
+	// connection (TCP_NOTSENT_LOWAT, where there is one); negative: no limit.
+	NotSent int
+}
+
+func (opt Options) withDefaults() Options {
+	if opt.MaxFrame == 0 {
+		opt.MaxFrame = DefaultMaxFrame
+	}
+	if opt.OutboxLimit == 0 {
+		opt.OutboxLimit = DefaultOutboxLimit
+	}
+	if opt.NotSent == 0 {
+		opt.NotSent = DefaultNotSent
+	}
+	return opt
+}
+
+// Handler receives the calls of a connection. HandleCall is called by the
+// reading goroutine, for one call after another; nothing else is read until it
+// returns. The Call becomes the handler's.
+type Handler interface {
+	HandleCall(call *Call)
+}
+
+// Conn is one ZEO connection after its handshake. It is safe for concurrent
+// use. It ends once, for one reason, which Err tells from then on.
+type Conn struct {
+	nc  net.Conn
+	enc Encoding
+	opt Options
+	out outbox
+	in  *bufio.Reader
+	h   Handler
+
+	done       chan struct{} // closed when the connection ends
+	goroutines sync.WaitGroup
+
+	mu      sync.Mutex
+	err     error
+	lastID  int64
+	pending map[int64]*Pending
+	frame   atomic.Int64 // MaxFrame, which SetMaxFrame changes
+
+	received atomic.Int64 // frames, for Stats
+}
+
+// NewConn makes a connection of one whose handshake is done. Start starts it.
+func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
+	opt = opt.withDefaults()
+	c := &Conn{
+		nc:      nc,
+		enc:     enc,
+		opt:     opt,
+		in:      bufio.NewReaderSize(nc, 4<<10),
+		done:    make(chan struct{}),
+		pending: map[int64]*Pending{},
+	}
+	c.frame.Store(int64(opt.MaxFrame))
+	c.out.init(opt.OutboxLimit)
+	if opt.NotSent > 0 {
+		setNotSentLowat(nc, opt.NotSent)
+	}
+	return c
+}
+
+// Start begins to read and write. It is called once.
+func (c *Conn) Start(h Handler) {
+	c.h = h
+	c.goroutines.Go(func() {
+		w := &writer{nc: c.nc, out: &c.out, enc: c.enc}
+		err := w.run()
+		if err == nil {
+			err = ErrClosed
+		}
+		c.End(err)
+	})
+	c.goroutines.Go(func() { c.End(c.readAll()) })
+	if c.opt.KeepAlive > 0 {
+		c.goroutines.Go(c.keepAlive)
+	}
+}
+
+// Encoding returns the encoding that the handshake chose.
+func (c *Conn) Encoding() Encoding { return c.enc }
+
+// RemoteAddr returns the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err returns why the connection ended, nil while it has not.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// SetMaxFrame changes Options.MaxFrame: a server allows little before a client
+// has registered.
+func (c *Conn) SetMaxFrame(n int) { c.frame.Store(int64(n)) }
+
+// End ends the connection for the given reason, at once: what is queued is not
+// sent any more. Only the first call has an effect. It does not wait.
+func (c *Conn) End(reason error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = reason
+	pending := c.pending
+	c.pending = nil
+	c.mu.Unlock()
+
+	c.out.end()
+	c.nc.Close()
+	close(c.done)
+	for _, p := range pending {
+		p.reply <- nil
+	}
+}
+
+// Close ends the connection and waits until its goroutines are gone. It must
+// not be called from a handler.
+func (c *Conn) Close() error {
+	c.End(ErrClosed)
+	c.goroutines.Wait()
+	return nil
+}
+
+// Drain sends what is queued, streams included, and then ends the connection;
+// at the deadline it ends at once. It waits until the connection has ended.
+func (c *Conn) Drain(deadline time.Time) {
+	_ = c.nc.SetWriteDeadline(deadline)
+	c.out.finish()
+	<-c.done
+	c.goroutines.Wait()
+}
+
+// NewMessage returns an empty message of this connection's encoding. It must
+// be passed to Post, or one of the other methods that send.
+func (c *Conn) NewMessage() *Message { return newMessage(c.enc) }
+
+// Post queues an ordinary message; it never waits. It fails if the connection
+// has ended, or ends because the peer does not read.
+func (c *Conn) Post(m *Message) error {
+	_, err := c.out.put(m)
+	return c.posted(err)
+}
+
+// PostFrame is Post for a frame that Frame made, in this connection's encoding.
+func (c *Conn) PostFrame(frame []byte) error {
+	return c.posted(c.out.putFrame(frame))
+}
+
+// PostIf is Post on the condition that gate still holds the value want. If it
+// does not, the message is dropped and the result false. The condition is
+// tested when the message takes its place in the queue, so whoever changes
+// gate before it posts a message of its own knows that a message posted with
+// the old value is in front.
+func (c *Conn) PostIf(m *Message, gate *atomic.Uint64, want uint64) bool {
+	m.seal()
+	c.out.mu.Lock()
+	if gate.Load() != want {
+		c.out.mu.Unlock()
+		m.free()
+		return false
+	}
+	_, err := c.out.putLocked(m)
+	c.out.mu.Unlock()
+	_ = c.posted(err)
+	return true
+}
+
+func (c *Conn) posted(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrSlowPeer):
+		c.End(err)
+		return err
+	}
+	if reason := c.Err(); reason != nil {
+		return reason
+	}
+	return ErrClosed
+}
+
+// PostBehind queues a message behind all OneByOne streams that are queued
+// already.
+func (c *Conn) PostBehind(m *Message) error {
+	if !c.out.stream(&single{m: m}, OneByOne) {
+		return c.posted(errOutboxEnded)
+	}
+	return nil
+}
+
+// Stream queues a stream. The iterator is closed in any case, in the end.
+func (c *Conn) Stream(it MessageIterator, lane Lane) error {
+	if !c.out.stream(it, lane) {
+		return c.posted(errOutboxEnded)
+	}
+	return nil
+}
+
+// WaitRoom blocks while n or more bytes wait to be sent, until the context or
+// the connection ends.
+func (c *Conn) WaitRoom(ctx context.Context, n int) error {
+	stop := context.AfterFunc(ctx, func() {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		c.out.room.Broadcast()
+	})
+	defer stop()
+	c.out.mu.Lock()
+	for c.out.queued >= n && !c.out.ended && ctx.Err() == nil {
+		c.out.room.Wait()
+	}
+	c.out.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.Err()
+}
+
+// Queued returns the bytes that wait to be sent.
+func (c *Conn) Queued() int {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.queued
+}
+
+// single is a stream of one message that exists already.
+type single struct{ m *Message }
+
+func (s *single) Next(m *Message) error {
+	if s.m == nil {
+		return io.EOF
+	}
+	*m, *s.m = *s.m, *m
+	s.Close()
+	return nil
+}
+
+func (s *single) Close() {
+	if s.m != nil {
+		s.m.free()
+		s.m = nil
+	}
+}
+
+// readAll reads messages until the connection ends.
+func (c *Conn) readAll() error {
+	for {
+		if c.opt.PauseReads > 0 {
+			c.out.waitBelow(c.opt.PauseReads)
+		}
+		buf, err := c.readFrame()
+		if err != nil {
+			return err
+		}
+		c.received.Add(1)
+		call := newCall(c, buf)
+		if err := call.decodeHeader(c.opt.Limits); err != nil {
+			call.Release()
+			return &BadMessageError{Err: err}
+		}
+		switch {
+		case call.ID.isKeepAlive():
+			call.Release()
+		case string(call.Name) == replyName:
+			c.complete(call)
+		default:
+			c.h.HandleCall(call)
+		}
+	}
+}
+
+// readFrame reads one payload. Nothing is allocated for one that is too large,
+// and for a large one not before its bytes arrive.
+func (c *Conn) readFrame() (*Buffer, error) {
+	header, err := c.in.Peek(frameHeaderLen)
+	if err != nil {
+		if len(header) > 0 && errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	n, err := c.frameSize(header)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = c.in.Discard(frameHeaderLen)
+	const atOnce = 1 << 20
+	buf := GetBuffer(min(n, atOnce))
+	if _, err := io.ReadFull(c.in, buf.B); err != nil {
+		buf.Release()
+		return nil, unexpected(err)
+	}
+	for len(buf.B) < n {
+		larger := GetBuffer(min(n, 4*len(buf.B)))
+		k := copy(larger.B, buf.B)
+		buf.Release()
+		buf = larger
+		if _, err := io.ReadFull(c.in, buf.B[k:]); err != nil {
+			buf.Release()
+			return nil, unexpected(err)
+		}
+	}
+	return buf, nil
+}
+
+// frameSize checks the announced length against the limit of its message.
+func (c *Conn) frameSize(header []byte) (int, error) {
+	limit := int(c.frame.Load())
+	n, err := ParseFrameHeader(header, limit)
+	var tooLarge *FrameTooLargeError
+	if !errors.As(err, &tooLarge) || c.opt.FrameLimit == nil {
+		return n, err
+	}
+	// The message's name, near its start, may allow more.
+	start, _ := c.in.Peek(frameHeaderLen + 200)
+	call := Call{conn: c, buf: &Buffer{B: start[frameHeaderLen:], class: -1}}
+	if call.peekHeader(c.opt.Limits) != nil {
+		return 0, err
+	}
+	if more := c.opt.FrameLimit(call.Name); more > limit {
+		limit = more
+	}
+	n, err = ParseFrameHeader(header, limit)
+	if errors.As(err, &tooLarge) {
+		err = fmt.Errorf("message %q: %w", call.Name, err)
+	}
+	return n, err
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (c *Conn) keepAlive() {
+	ticker := time.NewTicker(c.opt.KeepAlive)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-ticker.C:
+			m := c.NewMessage()
+			m.begin(MsgID{num: keepAliveID}, 0, replyName)
+			m.Nil()
+			m.End()
+			_ = c.Post(m)
+		}
+	}
+}

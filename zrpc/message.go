@@ -1,0 +1,101 @@
+package zrpc
+
+import (
+	"encoding/binary"
+	"os"
+	"sync"
+)
+
+// Body is a run of bytes that a message carries without encoding it: the
+// content of a bytes value, in memory or as a section of a file. It must not
+// change until it was sent.
+type Body struct {
+	Bytes []byte
+	// If File is not nil the body is N bytes of it from offset Off on.
+	File *os.File
+	Off  int64
+	N    int
+}
+
+// Len returns the number of bytes of the body.
+func (b *Body) Len() int {
+	if b.File != nil {
+		return b.N
+	}
+	return len(b.Bytes)
+}
+
+// Message is a frame being made: an Encoder to fill, and at most one body that
+// is sent from where it is. It belongs to one goroutine until it is sent.
+type Message struct {
+	Encoder
+	body   Body
+	bodyAt int // where in Buf the body goes, if it is not empty
+	// release, if set, is called when the body has been sent or dropped.
+	release func()
+}
+
+const frameHeaderLen = 4
+
+var messagePool = sync.Pool{New: func() any { return &Message{} }}
+
+// newMessage returns an empty message with room for the frame header.
+func newMessage(enc Encoding) *Message {
+	m := messagePool.Get().(*Message)
+	m.Encoder = NewEncoder(enc, append(m.Buf[:0], 0, 0, 0, 0))
+	return m
+}
+
+// BytesBody adds a bytes value whose content is sent from where it is.
+func (m *Message) BytesBody(b Body) {
+	m.BytesHeader(b.Len())
+	m.body, m.bodyAt = b, len(m.Buf)
+}
+
+// seal fills in the frame header.
+func (m *Message) seal() {
+	binary.BigEndian.PutUint32(m.Buf, uint32(m.size()-frameHeaderLen))
+}
+
+// size is the length of the whole frame.
+func (m *Message) size() int { return len(m.Buf) + m.body.Len() }
+
+// head and tail are the encoded bytes before and after the body.
+func (m *Message) head() []byte {
+	if m.bodyAt == 0 {
+		return m.Buf
+	}
+	return m.Buf[:m.bodyAt]
+}
+
+func (m *Message) tail() []byte {
+	if m.bodyAt == 0 {
+		return nil
+	}
+	return m.Buf[m.bodyAt:]
+}
+
+// free returns the message to its pool.
+func (m *Message) free() {
+	if m.release != nil {
+		m.release()
+	}
+	buf := m.Buf
+	if cap(buf) > 64<<10 {
+		buf = nil
+	}
+	*m = Message{}
+	m.Buf = buf[:0]
+	messagePool.Put(m)
+}
+
+// Frame makes a whole frame of a one-way call, to be posted to any number of
+// connections of that encoding. fill adds the arguments, as one tuple.
+func Frame(enc Encoding, name string, fill func(*Encoder)) ([]byte, error) {
+	m := Message{Encoder: NewEncoder(enc, make([]byte, frameHeaderLen, 128))}
+	m.BeginSend(name)
+	fill(&m.Encoder)
+	m.End()
+	m.seal()
+	return m.Buf, m.Err()
+}

@@ -1,0 +1,495 @@
+package zrpc
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// MessageIterator makes the messages of a stream, one at a time: a blob, as a
+// rule. Its methods are called by the connection's writing goroutine only.
+type MessageIterator interface {
+	// Next puts the next message into m, which is empty. It is called only
+	// when the message before was written. io.EOF says that there are no
+	// more; ErrNotReady, that the iterator will call its wake function when
+	// there is. Any other error ends the connection: what was sent already
+	// cannot be taken back.
+	Next(m *Message) error
+
+	// Close releases what the iterator holds. It is called exactly once,
+	// after the last Next, also if Next was never called.
+	Close()
+}
+
+// Waker is a MessageIterator whose Next may answer ErrNotReady.
+type Waker interface {
+	// SetWake is called once, before the first Next. wake may be called
+	// from any goroutine, and more often than needed.
+	SetWake(wake func())
+}
+
+// ErrNotReady is what Next answers when the next message is still being made.
+var ErrNotReady = errors.New("zrpc: next message of the stream is not ready")
+
+// Lane says how streams of one connection get along with each other.
+type Lane uint8
+
+const (
+	// InTurns streams are sent side by side, a message of each in turn.
+	// Their messages must say what they belong to.
+	InTurns Lane = iota
+	// OneByOne streams are sent one after another, in the order in which
+	// they were queued.
+	OneByOne
+)
+
+// maxTurns is how many InTurns streams are under way at once on a connection;
+// more wait. It bounds the files and chunks that one client keeps open.
+const maxTurns = 8
+
+// streamCost is what a queued stream counts for in the outbox's bytes, so that
+// a client cannot queue streams without end.
+const streamCost = 1 << 10
+
+// joinLimit is the size up to which messages are copied together into one
+// buffer for writing; larger ones are written from where they are.
+const joinLimit = 16 << 10
+
+type stream struct {
+	it     MessageIterator
+	parked bool // Next said ErrNotReady
+	woken  bool // wake was called since Next was
+}
+
+// outbox holds what a connection has to send. Any goroutine may put into it;
+// the writing goroutine alone takes from it.
+type outbox struct {
+	mu    sync.Mutex
+	more  sync.Cond // for the writer: something to send
+	room  sync.Cond // for others: less is queued, or all is over
+	ended bool
+	// finishing ends the outbox once all that is queued was taken.
+	finishing bool
+
+	// Ordinary messages, encoded: joined holds small ones back to back and
+	// is the last element of parts while it grows.
+	parts  []part
+	queued int // bytes of ordinary messages not yet written
+	limit  int // of queued
+	posted int64
+	taken  int64 // the messages that the writer has taken, of those posted
+
+	turns   []*stream // InTurns, under way
+	waiting []*stream // InTurns, not yet under way
+	series  []*stream // OneByOne; only the first is under way
+	next    int       // whose turn it is
+}
+
+// part is a piece of the queue: a buffer of joined messages, one message, or
+// the bytes of one that several connections share.
+type part struct {
+	joined *Buffer
+	m      *Message
+	shared []byte
+}
+
+func (o *outbox) init(limit int) {
+	o.more.L, o.room.L = &o.mu, &o.mu
+	o.limit = limit
+}
+
+// put queues an ordinary message. It answers the message's number, counted
+// from 1, and false if the outbox has ended or is full; m is consumed anyway.
+func (o *outbox) put(m *Message) (int64, error) {
+	m.seal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.putLocked(m)
+}
+
+var errOutboxEnded = errors.New("outbox has ended")
+
+func (o *outbox) putLocked(m *Message) (int64, error) {
+	n := m.size()
+	if o.ended {
+		m.free()
+		return 0, errOutboxEnded
+	}
+	// A message is always taken when nothing else waits, whatever its size.
+	if o.queued > 0 && o.queued+n > o.limit {
+		m.free()
+		return 0, ErrSlowPeer
+	}
+	o.queued += n
+	o.posted++
+	if n <= joinLimit && m.body.File == nil {
+		o.join(m, n)
+	} else {
+		o.parts = append(o.parts, part{m: m})
+	}
+	o.more.Signal()
+	return o.posted, nil
+}
+
+// putFrame queues a frame that is encoded already and that nobody changes.
+func (o *outbox) putFrame(frame []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := len(frame)
+	switch {
+	case o.ended:
+		return errOutboxEnded
+	case o.queued > 0 && o.queued+n > o.limit:
+		return ErrSlowPeer
+	case n <= joinLimit:
+		b := o.joinable(n)
+		b.B = append(b.B, frame...)
+	default:
+		o.parts = append(o.parts, part{shared: frame})
+	}
+	o.queued += n
+	o.posted++
+	o.more.Signal()
+	return nil
+}
+
+func (o *outbox) join(m *Message, n int) {
+	b := o.joinable(n)
+	b.B = append(append(append(b.B, m.head()...), m.body.Bytes...), m.tail()...)
+	m.free()
+}
+
+// joinable returns the buffer at the end of the queue, with room for n bytes.
+func (o *outbox) joinable(n int) *Buffer {
+	var b *Buffer
+	if k := len(o.parts); k > 0 {
+		if last := o.parts[k-1].joined; last != nil && len(last.B)+n <= cap(last.B) {
+			b = last
+		}
+	}
+	if b == nil {
+		// The first buffer is small, since mostly one message waits; those
+		// behind it are large, since then a burst is under way.
+		size := n
+		if len(o.parts) > 0 {
+			size = 64 << 10
+		}
+		b = GetBuffer(size)
+		b.B = b.B[:0]
+		o.parts = append(o.parts, part{joined: b})
+	}
+	return b
+}
+
+// stream queues a stream. If the outbox has ended the iterator is closed.
+func (o *outbox) stream(it MessageIterator, lane Lane) bool {
+	st := &stream{it: it}
+	if w, ok := it.(Waker); ok {
+		w.SetWake(func() { o.wake(st) })
+	}
+	o.mu.Lock()
+	if o.ended {
+		o.mu.Unlock()
+		it.Close()
+		return false
+	}
+	o.queued += streamCost
+	switch {
+	case lane == OneByOne:
+		o.series = append(o.series, st)
+	case len(o.turns) < maxTurns:
+		o.turns = append(o.turns, st)
+	default:
+		o.waiting = append(o.waiting, st)
+	}
+	o.more.Signal()
+	o.mu.Unlock()
+	return true
+}
+
+func (o *outbox) wake(st *stream) {
+	o.mu.Lock()
+	st.woken, st.parked = true, false
+	o.more.Signal()
+	o.mu.Unlock()
+}
+
+// take waits for something to send: all ordinary messages that wait, and the
+// stream whose turn it is. False means that the outbox has ended.
+func (o *outbox) take(parts []part) ([]part, *stream, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.ended {
+		st := o.nextStream()
+		if len(o.parts) > 0 || st != nil {
+			parts = append(parts[:0], o.parts...)
+			clear(o.parts)
+			o.parts = o.parts[:0]
+			o.taken = o.posted
+			return parts, st, true
+		}
+		if o.finishing && len(o.turns)+len(o.series) == 0 {
+			break
+		}
+		o.more.Wait()
+	}
+	return parts[:0], nil, false
+}
+
+// nextStream picks a stream that is ready, taking turns.
+func (o *outbox) nextStream() *stream {
+	n := len(o.turns)
+	if len(o.series) > 0 {
+		n++
+	}
+	for i := range n {
+		k := (o.next + i) % n
+		st := o.at(k)
+		if !st.parked {
+			o.next = k + 1
+			st.woken = false
+			return st
+		}
+	}
+	return nil
+}
+
+// at numbers the streams under way: those in turns, then the one in series.
+func (o *outbox) at(k int) *stream {
+	if k < len(o.turns) {
+		return o.turns[k]
+	}
+	return o.series[0]
+}
+
+// park marks a stream as not ready, unless it was woken since.
+func (o *outbox) park(st *stream) {
+	o.mu.Lock()
+	st.parked = !st.woken
+	o.mu.Unlock()
+}
+
+// remove forgets a stream that has ended and lets the next one start.
+func (o *outbox) remove(st *stream) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.series) > 0 && o.series[0] == st {
+		o.series = append(o.series[:0], o.series[1:]...)
+	}
+	for i, other := range o.turns {
+		if other == st {
+			o.turns = append(o.turns[:i], o.turns[i+1:]...)
+			if len(o.waiting) > 0 {
+				o.turns = append(o.turns, o.waiting[0])
+				o.waiting = append(o.waiting[:0], o.waiting[1:]...)
+			}
+			break
+		}
+	}
+	o.wroteLocked(streamCost)
+}
+
+// wrote counts n bytes as sent.
+func (o *outbox) wrote(n int) {
+	o.mu.Lock()
+	o.wroteLocked(n)
+	o.mu.Unlock()
+}
+
+func (o *outbox) wroteLocked(n int) {
+	o.queued -= n
+	o.room.Broadcast()
+}
+
+// waitBelow blocks until fewer than n bytes are queued, or all is over.
+func (o *outbox) waitBelow(n int) {
+	o.mu.Lock()
+	for o.queued >= n && !o.ended {
+		o.room.Wait()
+	}
+	o.mu.Unlock()
+}
+
+// wasTaken tells whether the writer has taken the message of that number.
+func (o *outbox) wasTaken(number int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return number <= o.taken
+}
+
+// end makes the outbox refuse everything from now on.
+func (o *outbox) end() {
+	o.mu.Lock()
+	o.ended = true
+	o.more.Broadcast()
+	o.room.Broadcast()
+	o.mu.Unlock()
+}
+
+// finish makes the outbox end when it is empty.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	o.finishing = true
+	o.more.Broadcast()
+	o.mu.Unlock()
+}
+
+// drop gives back what is still queued. Only the writer calls it, at its end.
+func (o *outbox) drop() {
+	o.mu.Lock()
+	streams := append(append(o.turns, o.series...), o.waiting...)
+	parts := o.parts
+	o.turns, o.series, o.waiting, o.parts = nil, nil, nil, nil
+	o.mu.Unlock()
+	for _, p := range parts {
+		p.free()
+	}
+	for _, st := range streams {
+		st.it.Close()
+	}
+}
+
+func (p part) free() {
+	if p.m != nil {
+		p.m.free()
+	}
+	p.joined.Release()
+}
+
+// writer is the writing goroutine of a connection.
+type writer struct {
+	nc   net.Conn
+	out  *outbox
+	enc  Encoding
+	bufs net.Buffers
+}
+
+// run writes until the outbox ends or something fails.
+func (w *writer) run() error {
+	defer w.out.drop()
+	var parts []part
+	for {
+		var st *stream
+		var ok bool
+		parts, st, ok = w.out.take(parts)
+		if !ok {
+			return nil
+		}
+		if len(parts) > 0 {
+			if err := w.writeParts(parts); err != nil {
+				return err
+			}
+		}
+		if st != nil {
+			if err := w.step(st); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// step sends the next message of a stream.
+func (w *writer) step(st *stream) error {
+	m := newMessage(w.enc)
+	defer m.free()
+	err := st.it.Next(m)
+	switch {
+	case err == nil:
+		m.seal()
+		return w.writeMessage(m)
+	case errors.Is(err, io.EOF):
+		w.out.remove(st)
+		st.it.Close()
+		return nil
+	case errors.Is(err, ErrNotReady):
+		w.out.park(st)
+		return nil
+	}
+	return err
+}
+
+// writeParts sends all parts in one system call, as far as they are in memory.
+func (w *writer) writeParts(parts []part) error {
+	var err error
+	n := 0
+	w.bufs = w.bufs[:0]
+	for _, p := range parts {
+		switch {
+		case p.joined != nil:
+			n += len(p.joined.B)
+			w.bufs = append(w.bufs, p.joined.B)
+		case p.shared != nil:
+			n += len(p.shared)
+			w.bufs = append(w.bufs, p.shared)
+		case p.m.body.File != nil:
+			n += p.m.size()
+			if err == nil {
+				err = w.flush()
+			}
+			if err == nil {
+				err = w.writeMessage(p.m)
+			}
+		default:
+			n += p.m.size()
+			w.bufs = append(w.bufs, p.m.head())
+			if len(p.m.body.Bytes) > 0 {
+				w.bufs = append(w.bufs, p.m.body.Bytes, p.m.tail())
+			}
+		}
+	}
+	if err == nil {
+		err = w.flush()
+	}
+	for i, p := range parts {
+		p.free()
+		parts[i] = part{}
+	}
+	w.out.wrote(n)
+	return err
+}
+
+func (w *writer) flush() error {
+	switch len(w.bufs) {
+	case 0:
+		return nil
+	case 1:
+		_, err := w.nc.Write(w.bufs[0])
+		w.bufs = w.bufs[:0]
+		return err
+	}
+	// WriteTo consumes the slice it is called on; keep ours.
+	all := w.bufs
+	_, err := w.bufs.WriteTo(w.nc)
+	clear(all)
+	w.bufs = all[:0]
+	return err
+}
+
+// writeMessage sends one message, copying a body that is in a file behind the
+// head, so that it is one write.
+func (w *writer) writeMessage(m *Message) error {
+	head, tail := m.head(), m.tail()
+	n := m.body.Len()
+	if n == 0 {
+		_, err := w.nc.Write(m.Buf)
+		return err
+	}
+	buf := GetBuffer(m.size())
+	defer buf.Release()
+	copy(buf.B, head)
+	body := buf.B[len(head) : len(head)+n]
+	if m.body.File != nil {
+		if k, err := m.body.File.ReadAt(body, m.body.Off); k < n {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	} else {
+		copy(body, m.body.Bytes)
+	}
+	copy(buf.B[len(head)+n:], tail)
+	_, err := w.nc.Write(buf.B)
+	return err
+}
