@@ -74,6 +74,7 @@ type BlobDownload struct {
 	open   func() (zeolite.Blob, error)
 	chunks chunks
 	state  int
+	whole  bool
 	done   func(sent int64, whole bool)
 }
 
@@ -129,6 +130,7 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 	case blobReply:
 		b.state = blobEnd
 		b.call.FillReply(m, nil)
+		b.call, b.whole = nil, true
 		return nil
 	}
 	return io.EOF
@@ -147,11 +149,12 @@ func (b *BlobDownload) mention(m *zrpc.Message, name string) {
 // Close ends the download.
 func (b *BlobDownload) Close() {
 	if b.done != nil {
-		b.done(b.chunks.off, b.state == blobEnd && b.call != nil)
+		b.done(b.chunks.off, b.whole)
 	}
 	b.chunks.close()
 	if b.call != nil {
 		b.call.Release()
+		b.call = nil
 	}
 }
 

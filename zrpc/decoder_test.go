@@ -292,6 +292,40 @@ func TestRawAndValue(t *testing.T) {
 	}
 }
 
+// TestManyValues reads a long list by Value: in pickle that cannot be done
+// straight from the bytes in any reasonable time.
+func TestManyValues(t *testing.T) {
+	const n = 1 << 17
+	for _, enc := range []Encoding{Pickle, Msgpack} {
+		e := NewEncoder(enc, nil)
+		e.Start()
+		e.List(n)
+		for i := range n {
+			e.Item(i)
+			e.Value(Tuple{int64(i), "x"})
+		}
+		e.EndList(n)
+		e.Stop()
+		d := NewDecoder(enc, e.Buf, Limits{})
+		count := 0
+		read := func() {
+			count = 0
+			d.Start()
+			for d.List(); d.More(); count++ {
+				d.Value()
+			}
+			d.CloseList()
+			d.Stop()
+		}
+		if read(); d.Err() != nil && d.Fallback() {
+			read()
+		}
+		if d.Err() != nil || count != n || (d.tree != nil) != (enc == Pickle) {
+			t.Errorf("%v: %d values (%v)", enc, count, d.Err())
+		}
+	}
+}
+
 // TestRawWithMemo makes sure that no memo reference leaves its message.
 func TestRawWithMemo(t *testing.T) {
 	for in, want := range map[string]string{
@@ -316,6 +350,57 @@ func TestRawWithMemo(t *testing.T) {
 		}
 		if d.Err() != nil || string(raw) != want {
 			t.Errorf("%q: %q (%v), want %q", in, raw, d.Err(), want)
+		}
+	}
+}
+
+// TestRetryPointInsideAnItem has an id that looks like a whole header.
+func TestRetryPointInsideAnItem(t *testing.T) {
+	for _, enc := range []Encoding{Pickle, Msgpack} {
+		e := NewEncoder(enc, nil)
+		e.Start()
+		e.Value(Tuple{Tuple{int64(1), true, "vote"}, false, "ping", Tuple{}})
+		e.Stop()
+		d := NewDecoder(enc, e.Buf, Limits{})
+		var id, name []byte
+		header := func() {
+			d.Start()
+			d.Tuple(4)
+			if id = nil; d.IsInt() {
+				d.Int()
+			} else {
+				id = d.Raw()
+			}
+			d.Bool()
+			name = d.Str()
+			d.SetRetryPoint()
+		}
+		if header(); d.Err() != nil && d.Fallback() {
+			header()
+		}
+		d.Tuple(0)
+		d.EndTuple(0)
+		d.EndTuple(4)
+		d.Stop()
+		if d.Err() != nil || string(name) != "ping" || len(id) < 8 {
+			t.Errorf("%v: id %x, name %q (%v)", enc, id, name, d.Err())
+		}
+	}
+}
+
+func TestIsInt(t *testing.T) {
+	for _, g := range golden {
+		for _, enc := range []Encoding{Pickle, Msgpack} {
+			e := NewEncoder(enc, nil)
+			if e.Value(g.v); e.Err() != nil || enc == Pickle && len(e.Buf) > 0 && e.Buf[0] != 'K' && e.Buf[0] != opLong1 {
+				continue
+			}
+			_, isSequence := sequence(g.v) // may begin like an integer in pickle
+			_, want := g.v.(int64)
+			d := NewDecoder(enc, e.Buf, Limits{})
+			if got := d.IsInt(); got != want && !(isSequence && enc == Pickle) {
+				t.Errorf("%v: IsInt of %v is %v", enc, g.v, got)
+			}
 		}
 	}
 }

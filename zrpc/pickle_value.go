@@ -34,6 +34,10 @@ func AppendPickle(dst []byte, v Value) ([]byte, error) {
 	return e.Buf, nil
 }
 
+// maxAhead is how many times the length of the payload pickleItem may read in
+// vain, beyond the items asked for, over all of a message.
+const maxAhead = 4
+
 // pickleItem reads the next item and returns it, and its encoded bytes.
 //
 // In a pickle the end of an item shows only when something beyond it is used:
@@ -59,6 +63,11 @@ func (d *Decoder) pickleItem() (v Value, raw []byte) {
 	v = m.result()
 	if m.err != nil {
 		d.fail(m.err)
+		return nil, nil
+	}
+	// Many items of one list would take quadratic time; Fallback takes over.
+	if d.ahead += m.pos - end; d.ahead > maxAhead*len(d.buf) {
+		d.wrong("fewer values to read one by one")
 		return nil, nil
 	}
 	raw = d.buf[d.pos:end:end]

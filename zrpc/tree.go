@@ -156,7 +156,7 @@ func (d *Decoder) treeRaw() []byte {
 	e := NewEncoder(d.enc, nil)
 	e.Value(v)
 	if e.err != nil {
-		d.fail(e.err)
+		d.fail(&ShapeError{Want: "an item that can be sent back", Got: e.err.Error(), Item: -1})
 		return nil
 	}
 	return e.Buf

@@ -2,6 +2,7 @@ package zrpc
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -129,6 +130,16 @@ func comparableKey(v Value) (any, bool) {
 	}
 	return nil, false
 }
+
+// floatKey makes NaN, which differs from itself, one key like any other.
+func floatKey(f float64) any {
+	if math.IsNaN(f) {
+		return nanKey{}
+	}
+	return f
+}
+
+type nanKey struct{}
 
 // hashable tells whether Python would take v as the key of a dict.
 func hashable(v Value) bool {

@@ -91,7 +91,7 @@ func (s *Storage) takeLock() error {
 // removeLeftovers removes what an earlier process may have left behind, or all
 // there is if the database is to be created.
 func (s *Storage) removeLeftovers() error {
-	remove := []string{".pack", ".index.index_tmp"}
+	remove := []string{".pack", ".new", ".index.index_tmp"}
 	_, err := os.Stat(s.path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if s.opts.Create {
@@ -124,22 +124,44 @@ func (s *Storage) openFile() (File, error) {
 		}
 		return file, nil
 	}
-	file, err := s.fs.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o666)
+	file, err := s.fs.OpenFile(s.path, os.O_RDWR, 0)
+	if err == nil {
+		// Python accepts an empty file as a new database.
+		if size, e := file.Size(); e != nil || size > 0 {
+			return file, nil
+		}
+		file.Close()
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		file, err = s.createFile()
+	}
 	if err != nil {
 		return nil, &zeolite.StorageError{Message: "cannot open the database", Err: err}
 	}
-	size, err := file.Size()
-	if err == nil && size == 0 {
-		if _, err = file.WriteAt([]byte(magic), 0); err == nil {
-			err = file.Sync()
-		}
-		if err == nil {
-			err = s.fs.SyncDir(filepath.Dir(s.path))
-		}
+	return file, nil
+}
+
+// createFile makes a database without transactions under another name first,
+// so that a crash leaves it whole or not at all.
+func (s *Storage) createFile() (File, error) {
+	name := s.path + ".new"
+	file, err := s.fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = file.WriteAt([]byte(magic), 0); err == nil {
+		err = file.Sync()
+	}
+	if err == nil {
+		err = s.fs.Rename(name, s.path)
+	}
+	if err == nil {
+		err = s.fs.SyncDir(filepath.Dir(s.path))
 	}
 	if err != nil {
 		file.Close()
-		return nil, &zeolite.StorageError{Message: "cannot create the database", Err: err}
+		s.fs.Remove(name)
+		return nil, err
 	}
 	return file, nil
 }

@@ -89,7 +89,7 @@ func (s *Storage) Info() zeolite.Info {
 		Size:            g.end.Load(),
 		ReadOnly:        s.opts.ReadOnly || s.failure.Load() != nil,
 		Undo:            true,
-		Pack:            true,
+		Pack:            false,
 		Blobs:           s.blobs != nil,
 		RecordIteration: true,
 	}

@@ -27,6 +27,8 @@ type Txn struct {
 	// that packing must wait.
 	gated    bool
 	reserved int64 // bytes reserved by Vote
+	// broken is why the transaction can only be aborted any more.
+	broken error
 
 	// For finish.go.
 	publish zeolite.Publish
@@ -131,6 +133,9 @@ func checkTID(tid, last zeolite.TID) error {
 func (t *Txn) enter(ctx context.Context, call string, want txnState) error {
 	if t.state != want {
 		return &zeolite.TransactionError{Message: fmt.Sprintf("%s in a transaction that is %v", call, t.state)}
+	}
+	if t.broken != nil {
+		return t.broken
 	}
 	return t.s.writable(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/references"
 )
 
 // Pack implements zeolite.Packer; it collects garbage unless told otherwise.
@@ -38,7 +39,9 @@ func (s *Storage) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOp
 		if err := p.markAll(txns); err != nil {
 			return err
 		}
+		p.report()
 	}
+	p.progress = nil // it may use the storage, so not under its locks
 
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -109,7 +112,6 @@ func (p *packer) markTransactions(txns []*transaction) error {
 			}
 		}
 	}
-	p.report()
 	return nil
 }
 
@@ -127,7 +129,7 @@ func (p *packer) lookInto(r *revision) error {
 	if r.data == nil {
 		return nil
 	}
-	oids, err := findReferences(r.data)
+	oids, err := references.Find(nil, r.data)
 	if err != nil {
 		return &zeolite.StorageError{Message: "cannot collect garbage: cannot read the references of " + r.oid.String(), Err: err}
 	}

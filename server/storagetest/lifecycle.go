@@ -59,6 +59,7 @@ func testClose(e *env) {
 }
 
 func testReopen(e *env) {
+	e.need("to outlive Close", e.h.Reopen != nil)
 	oid := e.oid()
 	first := e.store(oid, 0, Record("first"))
 	second := e.store(oid, first, Record("second"))

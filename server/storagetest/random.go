@@ -48,14 +48,12 @@ func testRandom(e *env, seed uint64, given, pack bool) {
 			return
 		}
 	}
-	if e.h.Reopen != nil {
-		e.reopen()
-		h.check()
-		for range 12 {
-			h.step()
-		}
-		h.check()
+	e.reopen()
+	h.check()
+	for range 12 {
+		h.step()
 	}
+	h.check()
 }
 
 func (e *env) needPack() {

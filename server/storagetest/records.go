@@ -32,7 +32,7 @@ func BlobRecord() []byte {
 }
 
 // Extension returns a transaction's extension: the pickle of {"key": value},
-// as Python writes it. It is 30 bytes longer than value.
+// as Python writes it. It is 24 bytes longer than value.
 func Extension(value string) []byte {
 	ext := []byte("\x80\x03}q\x00X\x03\x00\x00\x00keyq\x01X")
 	ext = binary.LittleEndian.AppendUint32(ext, uint32(len(value)))

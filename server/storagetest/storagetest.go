@@ -119,12 +119,12 @@ func (e *env) use(s zeolite.Storage) {
 	})
 }
 
-// reopen closes the storage and opens its database again. It skips the rest of
-// the test if that is not possible.
+// reopen closes the storage and opens its database again. If that is not
+// possible it does nothing, and the test goes on with the storage it has.
 func (e *env) reopen() {
 	e.Helper()
 	if e.h.Reopen == nil {
-		e.Skip("the storage does not outlive Close")
+		return
 	}
 	e.must(e.s.Close())
 	e.use(e.h.Reopen(e.T))

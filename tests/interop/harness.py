@@ -68,7 +68,7 @@ def _tell(do, **arguments):
 
 
 def _address(text):
-    if text.startswith('/'):
+    if '/' in text:
         return text
     host, port = text.rsplit(':', 1)
     return host, int(port)

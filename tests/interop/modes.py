@@ -141,7 +141,7 @@ def zeo_nagios(t):
     server = t.start()
     address = '%s:%d' % server.address
     run = script('zeo-nagios', address)
-    equal((run.returncode, run.stdout.split('|')[0].strip()), (0, 'Empty storage \'1\''), run.stderr)
+    equal((run.returncode, run.stdout.split('|')[0].strip()), (1, "Empty storage '1'"), run.stderr)
     commit(t.storage(server), (b'\0' * 7 + b'\1', z64, b'x'))
     run = script('zeo-nagios', address)
     equal((run.returncode, run.stdout.split('|')[0].strip()), (0, 'OK'), run.stderr)

@@ -27,6 +27,7 @@ def store_and_load(t):
         for connection in shared, remote:
             equal(open(connection.root()[i].committed(), 'rb').read(), b'%d' % i * 100000)
     blob = one.root()[0]
+    blob._p_activate()
     path = os.path.join(server.blob_dir, ZODB.blob.BushyLayout().getBlobFilePath(blob._p_oid, blob._p_serial))
     equal(os.path.exists(path), True)
     equal(os.stat(path).st_mode & 0o222, 0, 'write permission of a committed blob')

@@ -8,8 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,11 +22,11 @@ const scriptLimit = 30 * time.Minute
 // Known says that a check fails and why that is so: a fault of a peer, or a
 // difference we want.
 type Known struct {
-	// Check is the name of the check. A * at its end stands for any rest.
+	// Check is the name of the check, or a pattern as of path.Match.
 	Check  string
 	Reason string
-	// Sometimes is set if the check passes now and then, or if a * covers
-	// some that pass. Otherwise a check that passes is an error: the entry
+	// Sometimes is set if the check passes now and then, or if a pattern
+	// covers some that pass. Otherwise a check that passes is an error: the entry
 	// is out of date.
 	Sometimes bool
 }
@@ -42,11 +42,11 @@ type ScriptOptions struct {
 // RunScript runs a Python program of checks against servers of one kind. The
 // program is written with tests/interop/harness.py: it asks for the servers
 // and proxies it wants and reports each check, which becomes a subtest.
-func RunScript(t *testing.T, path string, target Target, o ScriptOptions) {
+func RunScript(t *testing.T, script string, target Target, o ScriptOptions) {
 	t.Helper()
 	python := Python(t)
 	tools := findTools(t, target.Kind)
-	absolute, err := filepath.Abs(path)
+	absolute, err := filepath.Abs(script)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,10 +86,10 @@ func RunScript(t *testing.T, path string, target Target, o ScriptOptions) {
 	}
 	waitErr := cmd.Wait()
 	if readErr != nil || waitErr != nil {
-		t.Errorf("%s: %v, %v\n%s", filepath.Base(path), readErr, waitErr, tail(log.String(), 100))
+		t.Errorf("%s: %v, %v\n%s", filepath.Base(script), readErr, waitErr, tail(log.String(), 100))
 	}
 	if r.count == 0 {
-		t.Errorf("%s made no checks", filepath.Base(path))
+		t.Errorf("%s made no checks", filepath.Base(script))
 	}
 	for _, k := range o.Known {
 		if !r.met[k.Check] && !k.Sometimes {
@@ -203,8 +203,7 @@ func (r *run) judge(t *testing.T, name, failure string) {
 
 func (r *run) lookUp(name string) *Known {
 	for i, k := range r.known {
-		prefix, wild := strings.CutSuffix(k.Check, "*")
-		if k.Check == name || (wild && strings.HasPrefix(name, prefix)) {
+		if ok, err := path.Match(k.Check, name); err == nil && ok {
 			r.met[k.Check] = true
 			return &r.known[i]
 		}
