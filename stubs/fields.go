@@ -144,22 +144,8 @@ func getValue(d *zrpc.Decoder) zrpc.Value {
 	return d.Value()
 }
 
-func putOIDs(e *zrpc.Encoder, v []zeolite.OID) {
-	e.List(len(v))
-	for _, oid := range v {
-		e.ID(uint64(oid))
-	}
-	e.EndList(len(v))
-}
-
-func getOIDs(d *zrpc.Decoder) []zeolite.OID {
-	oids := []zeolite.OID{}
-	for d.List(); d.More(); {
-		oids = append(oids, getOID(d))
-	}
-	d.CloseList()
-	return oids
-}
+func putOIDs(e *zrpc.Encoder, v []zeolite.OID) { zrpc.PutIDs(e, v) }
+func getOIDs(d *zrpc.Decoder) []zeolite.OID    { return zrpc.AppendIDs(d, []zeolite.OID{}) }
 
 func putInt64s(e *zrpc.Encoder, v []int64) {
 	e.List(len(v))

@@ -77,7 +77,6 @@ func (call *Call) decodeHeader(lim Limits) error {
 	if call.readHeader(); call.Args.Err() != nil && call.Args.Fallback() {
 		call.readHeader()
 	}
-	call.Args.SetRetryPoint()
 	return call.Args.Err()
 }
 
@@ -99,6 +98,7 @@ func (call *Call) readHeader() {
 	}
 	call.Async = d.Bool()
 	call.Name = d.Str()
+	d.SetRetryPoint()
 }
 
 // endMessage reads what follows the fourth item. It answers whether the item

@@ -100,7 +100,7 @@ func heapOf[T any](build func() T) (T, uint64) {
 }
 
 func TestIndexMemory(t *testing.T) {
-	const n = 1 << 20
+	const n = 1 << 18
 	build := func(oid func(i uint64) uint64) func() *index {
 		return func() *index {
 			x := newIndex()

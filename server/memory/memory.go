@@ -36,20 +36,22 @@ type Options struct {
 // Storage is a zeolite.Storage in memory. It may be used by any number of
 // goroutines.
 type Storage struct {
-	name      string
-	blobsIn   string
-	now       func() time.Time
-	packing   sync.Mutex // held by the one Pack that runs
-	commit    sync.Mutex // held from choosing a TID until it is visible; taken before mu
-	mu        sync.RWMutex
+	name    string
+	blobsIn string
+	now     func() time.Time
+
+	packing sync.Mutex   // held by the one Pack that runs
+	commit  sync.Mutex   // held from choosing a TID until it is visible; taken before mu
+	mu      sync.RWMutex // guards what follows
+
 	closed    bool
 	last      zeolite.TID
-	packed    zeolite.TID // the latest transaction a pack has seen
+	packed    zeolite.TID // the last transaction that a pack has seen
 	maxOID    zeolite.OID // the largest oid handed out or stored
 	objects   map[zeolite.OID][]*revision
 	oids      []zeolite.OID // the keys of objects, in order
 	txns      []*transaction
-	dataBytes int64  // of all records
+	dataBytes int64  // in all records
 	blobDir   string // empty until the first upload
 }
 

@@ -54,13 +54,12 @@ func testVotedTogether(e *env) {
 	}
 }
 
-// Each writer has two objects and gives both the same payload, so that in
-// every state of the database they are equal.
-const writers, commits = 8, 20
-
+// pair is the two objects of a writer, who gives both the same payload, so that
+// they are equal in every state of the database.
 type pair [2]zeolite.OID
 
 func testWritersAndReaders(e *env) {
+	const writers, commits = 8, 20
 	oids := e.oids(2 * writers)
 	pairs := make([]pair, writers)
 	first := e.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
@@ -89,31 +88,13 @@ func testWritersAndReaders(e *env) {
 			alone.Lock()
 			defer alone.Unlock()
 		}
-		tx, err := e.s.Begin(e.ctx, zeolite.TxnMeta{})
+		tx, err := votePair(e.ctx, e.s, p, serial, Record(fmt.Sprint(seq)))
 		if err != nil {
-			return 0, err
-		}
-		defer tx.Abort()
-		for _, oid := range p {
-			if err := tx.Store(e.ctx, oid, serial, Record(fmt.Sprint(seq))); err != nil {
-				return 0, err
-			}
-		}
-		if err := tx.Vote(e.ctx); err != nil {
 			return 0, err
 		}
 		if seq%7 == 3 { // now and then give up and do it again
 			tx.Abort()
-			if tx, err = e.s.Begin(e.ctx, zeolite.TxnMeta{}); err != nil {
-				return 0, err
-			}
-			defer tx.Abort()
-			for _, oid := range p {
-				if err := tx.Store(e.ctx, oid, serial, Record(fmt.Sprint(seq))); err != nil {
-					return 0, err
-				}
-			}
-			if err := tx.Vote(e.ctx); err != nil {
+			if tx, err = votePair(e.ctx, e.s, p, serial, Record(fmt.Sprint(seq))); err != nil {
 				return 0, err
 			}
 		}
@@ -176,6 +157,27 @@ func testWritersAndReaders(e *env) {
 			}
 		}
 	}
+}
+
+// votePair votes a transaction that makes data the state of both objects.
+func votePair(ctx context.Context, s zeolite.Storage, p pair, serial zeolite.TID, data []byte) (zeolite.Txn, error) {
+	tx, err := s.Begin(ctx, zeolite.TxnMeta{})
+	if err != nil {
+		return nil, err
+	}
+	for _, oid := range p {
+		if err = tx.Store(ctx, oid, serial, data); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = tx.Vote(ctx)
+	}
+	if err != nil {
+		tx.Abort()
+		return nil, err
+	}
+	return tx, nil
 }
 
 func revisions(e *env, oid zeolite.OID) int {

@@ -80,6 +80,7 @@ var groups = []group{
 	{"Undo", undoTests},
 	{"Blob", blobTests},
 	{"Pack", packTests},
+	{"Garbage", garbageTests},
 	{"Lifecycle", lifecycleTests},
 	{"Random", randomTests},
 }

@@ -20,13 +20,13 @@ func runAll(t *testing.T, script string) {
 	}
 }
 
-func TestObjects(t *testing.T) { runAll(t, "objects.py") }
-func TestBlobStory(t *testing.T) { runAll(t, "blob_story.py") }
-func TestConflicts(t *testing.T) { runAll(t, "conflicts.py") }
-func TestUndo(t *testing.T) { runAll(t, "undo.py") }
-func TestRecords(t *testing.T) { runAll(t, "records.py") }
-func TestErrors(t *testing.T) { runAll(t, "errors.py") }
-func TestLocks(t *testing.T) { runAll(t, "locks.py") }
-func TestReconnect(t *testing.T) { runAll(t, "reconnect.py") }
-func TestModes(t *testing.T) { runAll(t, "modes.py") }
+func TestObjects(t *testing.T)     { runAll(t, "objects.py") }
+func TestBlobStory(t *testing.T)   { runAll(t, "blob_story.py") }
+func TestConflicts(t *testing.T)   { runAll(t, "conflicts.py") }
+func TestUndo(t *testing.T)        { runAll(t, "undo.py") }
+func TestRecords(t *testing.T)     { runAll(t, "records.py") }
+func TestErrors(t *testing.T)      { runAll(t, "errors.py") }
+func TestLocks(t *testing.T)       { runAll(t, "locks.py") }
+func TestReconnect(t *testing.T)   { runAll(t, "reconnect.py") }
+func TestModes(t *testing.T)       { runAll(t, "modes.py") }
 func TestSharedBlobs(t *testing.T) { runAll(t, "shared_blobs.py") }

@@ -35,8 +35,6 @@ var knownFailures = map[peers.Kind]map[string][]peers.Known{
 		"conflicts.py": {
 			{Check: "blob_survives_a_resolved_conflict",
 				Reason: "the first vote uses up the blob's file, the second commits a record without a blob"},
-			{Check: "many_writers", Sometimes: true,
-				Reason: "tpc_finish fails with 'finished called wo lock' after a vote that waited for the lock and met conflicts"},
 		},
 		"errors.py": {
 			{Check: "voted_and_then_bad",

@@ -1,0 +1,292 @@
+package filestorage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// witness remembers what was committed and when it was acknowledged, counted
+// in changes of the file system. It may be used by several goroutines.
+type witness struct {
+	fs *crashFS
+
+	mu   sync.Mutex
+	txns map[zeolite.TID]*witnessed
+}
+
+type witnessed struct {
+	acked int // number of changes when Finish had returned; 0 if it never did
+	data  map[zeolite.OID]string
+	blobs map[zeolite.OID]string
+}
+
+func (w *witness) commit(s *Storage, data, blobs map[zeolite.OID]string, serials map[zeolite.OID]zeolite.TID) (zeolite.TID, error) {
+	tx, err := s.Begin(ctx, zeolite.TxnMeta{Description: []byte("crash")})
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Abort()
+	for oid, d := range data {
+		if err := tx.Store(ctx, oid, serials[oid], []byte(d)); err != nil {
+			return 0, err
+		}
+	}
+	for oid, d := range blobs {
+		u, err := s.CreateBlob(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer u.Discard()
+		if _, err := io.WriteString(u, d); err != nil {
+			return 0, err
+		}
+		if err := u.Complete(); err != nil {
+			return 0, err
+		}
+		if err := tx.StoreBlob(ctx, oid, serials[oid], []byte("blob "+d), u); err != nil {
+			return 0, err
+		}
+	}
+	if err := tx.Vote(ctx); err != nil {
+		return 0, err
+	}
+	entry := &witnessed{data: data, blobs: blobs}
+	tid, err := tx.Finish(ctx, func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+		w.mu.Lock()
+		w.txns[tid] = entry
+		w.mu.Unlock()
+		visible()
+	})
+	if err != nil {
+		return 0, err
+	}
+	w.mu.Lock()
+	entry.acked = w.fs.count()
+	w.mu.Unlock()
+	return tid, nil
+}
+
+// check opens what a crash behind the n-th change left, and compares it.
+func (w *witness) check(t *testing.T, n int, files map[string][]byte, blobs bool) {
+	t.Helper()
+	dir := t.TempDir()
+	writeImage(t, dir, files)
+	opts := Options{}
+	if blobs {
+		opts.BlobDir = filepath.Join(dir, "blobs")
+	}
+	if files["Data.fs"] == nil {
+		for tid, txn := range w.txns {
+			if txn.acked != 0 && txn.acked <= n {
+				t.Fatalf("there is no Data.fs, but %v was acknowledged", tid)
+			}
+		}
+		return
+	}
+	s, err := Open(filepath.Join(dir, "Data.fs"), opts)
+	if err != nil {
+		t.Fatalf("cannot open: %v", err)
+	}
+	defer s.Close()
+	found := tids(t, s)
+	for _, tid := range slices.Sorted(maps.Keys(w.txns)) {
+		txn := w.txns[tid]
+		if !slices.Contains(found, tid) {
+			if txn.acked != 0 && txn.acked <= n {
+				t.Fatalf("%v was acknowledged and is lost; found are %v", tid, found)
+			}
+			continue
+		}
+		for oid, want := range txn.data {
+			if got, err := s.LoadSerial(ctx, oid, tid); err != nil || string(got) != want {
+				t.Fatalf("%v at %v: got %.40q, %v, want %.40q", oid, tid, got, err, want)
+			}
+		}
+		for oid, want := range txn.blobs {
+			b, err := s.OpenBlob(ctx, oid, tid)
+			if err != nil {
+				t.Fatalf("blob of %v at %v: %v", oid, tid, err)
+			}
+			got := make([]byte, b.Size())
+			if _, err := b.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+			b.Close()
+			if string(got) != want {
+				t.Fatalf("blob of %v at %v: got %d bytes, want %d", oid, tid, len(got), len(want))
+			}
+		}
+	}
+	for _, tid := range found {
+		if w.txns[tid] == nil {
+			t.Fatalf("%v is there but was never published", tid)
+		}
+	}
+}
+
+// newCrashDB is a database on a crashFS.
+func newCrashDB(t *testing.T, opts Options) (*Storage, *witness) {
+	t.Helper()
+	dir := t.TempDir()
+	cfs := newCrashFS(dir)
+	opts.FileSystem = cfs
+	if opts.BlobDir != "" {
+		opts.BlobDir = filepath.Join(dir, opts.BlobDir)
+	}
+	s, err := Open(filepath.Join(dir, "Data.fs"), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, &witness{fs: cfs, txns: map[zeolite.TID]*witnessed{}}
+}
+
+// crashes checks a few of the things that may be left, for each point.
+func (w *witness) crashes(t *testing.T, step, tries int, blobs bool) {
+	t.Helper()
+	for n := 0; n <= len(w.fs.ops); n += step {
+		for try := range tries {
+			rnd := rand.New(rand.NewPCG(uint64(n), uint64(try)))
+			files := w.fs.crash(n, rnd)
+			t.Run(fmt.Sprintf("%d.%d", n, try), func(t *testing.T) {
+				w.check(t, n, files, blobs)
+				if t.Failed() {
+					for i := max(0, n-12); i < n; i++ {
+						t.Logf("change %d: %v", i, w.fs.ops[i])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestCrash(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SpillBytes: 4000})
+	defer s.Close()
+	serials := map[zeolite.OID]zeolite.TID{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range 25 {
+		data, blobs := map[zeolite.OID]string{}, map[zeolite.OID]string{}
+		for range 1 + rnd.IntN(4) {
+			oid := zeolite.OID(rnd.IntN(20))
+			data[oid] = strings.Repeat(fmt.Sprintf("%d of %d;", oid, i), 1+rnd.IntN(200))
+		}
+		if i%4 == 0 {
+			blobs[zeolite.OID(100+i%3)] = strings.Repeat("b", 1+rnd.IntN(2000))
+		}
+		tid, err := w.commit(s, data, blobs, serials)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for oid := range data {
+			serials[oid] = tid
+		}
+		for oid := range blobs {
+			serials[oid] = tid
+		}
+	}
+	w.crashes(t, 1, 3, true)
+}
+
+// Many commit at once, so that there are groups.
+func TestCrashGroups(t *testing.T) {
+	s, w := newCrashDB(t, Options{})
+	defer s.Close()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			serial := zeolite.TID(0)
+			oid := zeolite.OID(i)
+			for j := range 12 {
+				data := map[zeolite.OID]string{oid: strings.Repeat(fmt.Sprintf("%d.%d ", i, j), 1+50*(j%5))}
+				tid, err := w.commit(s, data, nil, map[zeolite.OID]zeolite.TID{oid: serial})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				serial = tid
+			}
+		})
+	}
+	wg.Wait()
+	w.crashes(t, 1, 3, false)
+}
+
+// A write that fails spoils its own transaction only.
+func TestWriteErrors(t *testing.T) {
+	for _, kind := range []string{"write", "sync", "truncate", "rename", "allocate"} {
+		t.Run(kind, func(t *testing.T) {
+			for nth := range 8 {
+				s, w := newCrashDB(t, Options{BlobDir: "blobs"})
+				first, err := w.commit(s, map[zeolite.OID]string{1: "first"}, map[zeolite.OID]string{2: "blob"}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				count := 0
+				w.fs.fail = func(op fsOp) error {
+					if op.kind != kind {
+						return nil
+					}
+					if count++; count-1 == nth {
+						return errors.New("the disk is on fire")
+					}
+					return nil
+				}
+				serials := map[zeolite.OID]zeolite.TID{1: first, 2: first}
+				second, err := w.commit(s, map[zeolite.OID]string{1: "second"}, map[zeolite.OID]string{2: "blob two"}, serials)
+				w.fs.fail = nil
+				if s.Info().ReadOnly {
+					t.Fatalf("%d. %s: storage is read-only; error was %v", nth, kind, err)
+				}
+				if err == nil {
+					serials[1], serials[2] = second, second
+				}
+				if _, err = w.commit(s, map[zeolite.OID]string{1: "third"}, map[zeolite.OID]string{2: "blob three"}, serials); err != nil {
+					t.Fatalf("%d. %s: the transaction after: %v", nth, kind, err)
+				}
+				files := w.fs.crash(len(w.fs.ops), rand.New(rand.NewPCG(1, 1)))
+				w.check(t, len(w.fs.ops), files, true)
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// If even undoing a failed write fails, nothing is written any more.
+func TestWriteErrorsForEver(t *testing.T) {
+	s, w := newCrashDB(t, Options{})
+	first, err := w.commit(s, map[zeolite.OID]string{1: "first"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.fs.fail = func(op fsOp) error {
+		if op.kind == "sync" {
+			return errors.New("the disk is on fire")
+		}
+		return nil
+	}
+	serials := map[zeolite.OID]zeolite.TID{1: first}
+	if _, err := w.commit(s, map[zeolite.OID]string{1: "second"}, nil, serials); !errors.Is(err, zeolite.ErrInDoubt) {
+		t.Errorf("got error %v, want ErrInDoubt", err)
+	}
+	w.fs.fail = nil
+	if _, err := w.commit(s, map[zeolite.OID]string{1: "third"}, nil, serials); err == nil || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("got error %v, want one that says read-only", err)
+	}
+	if rev, err := s.LoadBefore(ctx, 1, zeolite.MaxTID); err != nil || !bytes.Equal(rev.Data, []byte("first")) {
+		t.Errorf("loading: %q, %v", rev.Data, err)
+	}
+	s.Close()
+}
