@@ -62,22 +62,39 @@ func (call *Call) FillReply(m *Message, v Value) {
 }
 
 // SendReply completes and queues a reply, and releases the call. What the
-// message refers to may be reused at once, but not its body.
+// message refers to may be reused at once, but not its body. A one-way call
+// gets no reply.
 func (call *Call) SendReply(m *Message) {
-	m.End()
-	if err := m.Err(); err != nil {
-		m.free()
-		call.SendError("builtins.ValueError", Tuple{"Couldn't encode the response: " + err.Error()})
+	if !call.replyReady(m) {
 		return
 	}
 	_ = call.conn.Post(m)
 	call.Release()
 }
 
-// SendReplyIf is SendReply by PostIf. If it answers false, nothing was sent
-// and the call still waits for its reply.
-func (call *Call) SendReplyIf(m *Message, gate *atomic.Uint64, want uint64) bool {
+// replyReady completes a reply. If there is nothing to send it answers false
+// and the call is done with.
+func (call *Call) replyReady(m *Message) bool {
 	m.End()
+	switch err := m.Err(); {
+	case call.Async:
+		m.free()
+		call.Release()
+		return false
+	case err != nil:
+		m.free()
+		call.SendError("builtins.ValueError", Tuple{"Couldn't encode the response: " + err.Error()})
+		return false
+	}
+	return true
+}
+
+// SendReplyIf is SendReply by PostIf. If it answers false, nothing was sent
+// and the call is still to be answered.
+func (call *Call) SendReplyIf(m *Message, gate *atomic.Uint64, want uint64) bool {
+	if !call.replyReady(m) {
+		return true
+	}
 	if !call.conn.PostIf(m, gate, want) {
 		return false
 	}

@@ -113,7 +113,9 @@ func (c *Conn) Start(h Handler) {
 		if err == nil {
 			err = ErrClosed
 		}
+		// Only an outbox that has ended gets no more streams to close.
 		c.End(err)
+		c.out.drop()
 	})
 	c.goroutines.Go(func() { c.End(c.readAll()) })
 	if c.opt.KeepAlive > 0 {
@@ -173,7 +175,9 @@ func (c *Conn) Close() error {
 // Drain sends what is queued, streams included, and then ends the connection;
 // at the deadline it ends at once. It waits until the connection has ended.
 func (c *Conn) Drain(deadline time.Time) {
-	_ = c.nc.SetWriteDeadline(deadline)
+	// A timer, since a stream that is not ready writes nothing.
+	late := time.AfterFunc(time.Until(deadline), func() { c.End(ErrClosed) })
+	defer late.Stop()
 	c.out.finish()
 	<-c.done
 	c.goroutines.Wait()
@@ -361,7 +365,8 @@ func (c *Conn) frameSize(header []byte) (int, error) {
 		return n, err
 	}
 	// The message's name, near its start, may allow more.
-	start, _ := c.in.Peek(frameHeaderLen + 200)
+	size := frameHeaderLen + min(int64(tooLarge.Size), 200)
+	start, _ := c.in.Peek(int(size))
 	call := Call{conn: c, buf: &Buffer{B: start[frameHeaderLen:], class: -1}}
 	if call.peekHeader(c.opt.Limits) != nil {
 		return 0, err

@@ -62,7 +62,7 @@ func ClientHandshake(nc net.Conn, timeout time.Duration) (Encoding, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(announced) >= 2 && announced[1] > ProtocolVersion {
+	if len(announced) >= 2 && string(announced[1:]) > string(rune(ProtocolVersion)) {
 		// A newer server speaks the older versions too.
 		announced = []byte{announced[0], ProtocolVersion}
 	}

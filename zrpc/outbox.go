@@ -8,7 +8,8 @@ import (
 )
 
 // MessageIterator makes the messages of a stream, one at a time: a blob, as a
-// rule. Its methods are called by the connection's writing goroutine only.
+// rule. Its methods are called by the connection's writing goroutine only; but
+// if the connection has ended already, Close by Conn.Stream.
 type MessageIterator interface {
 	// Next puts the next message into m, which is empty. It is called only
 	// when the message before was written. io.EOF says that there are no
@@ -280,6 +281,9 @@ func (o *outbox) remove(st *stream) {
 	for i, other := range o.turns {
 		if other == st {
 			o.turns = append(o.turns[:i], o.turns[i+1:]...)
+			if i < o.next {
+				o.next-- // or the stream behind it would miss a turn
+			}
 			if len(o.waiting) > 0 {
 				o.turns = append(o.turns, o.waiting[0])
 				o.waiting = append(o.waiting[:0], o.waiting[1:]...)
@@ -335,7 +339,8 @@ func (o *outbox) finish() {
 	o.mu.Unlock()
 }
 
-// drop gives back what is still queued. Only the writer calls it, at its end.
+// drop gives back what is still queued. Only the writing goroutine calls it,
+// when the outbox has ended.
 func (o *outbox) drop() {
 	o.mu.Lock()
 	streams := append(append(o.turns, o.series...), o.waiting...)
@@ -367,7 +372,6 @@ type writer struct {
 
 // run writes until the outbox ends or something fails.
 func (w *writer) run() error {
-	defer w.out.drop()
 	var parts []part
 	for {
 		var st *stream
@@ -433,8 +437,10 @@ func (w *writer) writeParts(parts []part) error {
 		default:
 			n += p.m.size()
 			w.bufs = append(w.bufs, p.m.head())
-			if len(p.m.body.Bytes) > 0 {
-				w.bufs = append(w.bufs, p.m.body.Bytes, p.m.tail())
+			for _, b := range [...][]byte{p.m.body.Bytes, p.m.tail()} {
+				if len(b) > 0 {
+					w.bufs = append(w.bufs, b)
+				}
 			}
 		}
 	}

@@ -80,6 +80,10 @@ func (d *decoder) field(s *section, k *key, f field) {
 }
 
 func (d *decoder) unknownKey(s *section, k *key, list []field) {
+	if !d.wanted() {
+		d.errorf(k.pos, "unknown key")
+		return
+	}
 	if s.kind == "" {
 		hint := ""
 		if home := homeOf[k.name]; home != "" {

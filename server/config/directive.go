@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -172,6 +173,7 @@ func (f *file) substitute(text string) (string, error) {
 // could otherwise double a value again and again.
 func (f *file) room(n int) error {
 	if f.expanded+n > f.limits.ExpandedBytes {
+		f.expanded = f.limits.ExpandedBytes // so that no later line gets far
 		return strictError(fmt.Sprintf("the values of the configuration exceed %d bytes", f.limits.ExpandedBytes))
 	}
 	return nil
@@ -188,11 +190,10 @@ func (f *file) lookup(name string, env bool) (string, error) {
 	if v, ok := f.defines[strings.ToLower(name)]; ok {
 		return v, nil
 	}
-	names := make([]string, 0, len(f.defines))
-	for n := range f.defines {
-		names = append(names, n)
+	var names []string
+	if f.wanted() {
+		names = slices.Sorted(maps.Keys(f.defines))
 	}
-	slices.Sort(names)
 	return "", fmt.Errorf("$%s: %s is not defined%s", name, name, suggest(strings.ToLower(name), names))
 }
 

@@ -103,8 +103,12 @@ func (d *diagnostics) report(pos Position, before string, err error) {
 	d.add(&Error{Pos: pos, Message: before + err.Error(), strict: errors.As(err, &strict)})
 }
 
+// wanted says whether a further error will be shown, not only counted: if not,
+// there is no use in looking for what was meant.
+func (d *diagnostics) wanted() bool { return len(d.errs) < d.limit }
+
 func (d *diagnostics) add(e *Error) {
-	if len(d.errs) >= d.limit {
+	if !d.wanted() {
 		d.dropped++
 		return
 	}

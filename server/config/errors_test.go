@@ -227,3 +227,36 @@ func TestSuggest(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeFaultyFiles reads files of about the largest size with the same
+// mistake in each line. The effort for a line must not grow with the file: where
+// it did, this took minutes instead of about a second.
+func TestLargeFaultyFiles(t *testing.T) {
+	var defines, uses strings.Builder
+	for i := range 15000 {
+		fmt.Fprintf(&defines, "%%define a%d b\n", i)
+	}
+	for i := range 40000 {
+		fmt.Fprintf(&uses, "x $zz%d\n", i)
+	}
+	for name, text := range map[string]string{
+		"undefined names": defines.String() + uses.String(),
+		"large values":    "%define a " + strings.Repeat("x", 500000) + "\n" + strings.Repeat("x $a$a$a$a\n", 40000),
+		"unknown keys":    "<zeo>\n" + strings.Repeat("adress x\n", 90000) + "</zeo>",
+		"sections":        strings.Repeat("<mappingstorage/>\n", 50000),
+		"never closed":    strings.Repeat("<a>\n", 200000),
+		"closed wrongly":  strings.Repeat("<a>\n<b>\n", 8) + strings.Repeat("</a>\n", 100000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("zeo.conf", strings.NewReader(text))
+			var errs Errors
+			if !errors.As(err, &errs) {
+				t.Fatal(err)
+			}
+			last := errs[len(errs)-1].Message
+			if len(errs) != 101 || !strings.HasPrefix(last, "and ") {
+				t.Errorf("%d errors, the last: %s", len(errs), last)
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -24,11 +25,7 @@ const (
 type unknownFieldError string
 
 func (e unknownFieldError) Error() string {
-	names := make([]string, 0, len(logFields))
-	for n := range logFields {
-		names = append(names, n)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(logFields))
 	return fmt.Sprintf("unknown field %q%s; accepted: %s", string(e), suggest(string(e), names), strings.Join(names, ", "))
 }
 

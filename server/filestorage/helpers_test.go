@@ -3,6 +3,7 @@ package filestorage
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,7 +29,7 @@ type testDB struct {
 func newDB(t testing.TB, opts Options) *testDB {
 	t.Helper()
 	db := &testDB{TB: t, path: filepath.Join(t.TempDir(), "Data.fs"), log: &logBuffer{}}
-	opts.Logger = slog.New(slog.NewTextHandler(db.log, nil))
+	opts.Logger = textLogger(db.log)
 	db.opts = opts
 	db.open()
 	t.Cleanup(func() { db.s.Close() })
@@ -131,3 +132,5 @@ func (l *logBuffer) contains(s string) bool {
 	defer l.mu.Unlock()
 	return strings.Contains(l.b.String(), s)
 }
+
+func textLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
