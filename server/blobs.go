@@ -76,11 +76,11 @@ func (s *session) StoreBlobEnd(_ context.Context, oid zeolite.OID, serial zeolit
 }
 
 // StoreEmptyBlob follows stubs.StorageServer.
-func (s *session) StoreEmptyBlob(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.TxnID) error {
+func (s *session) StoreEmptyBlob(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.LegacyTxnID) error {
 	if err := s.StoreBlobStart(ctx); err != nil {
 		return err
 	}
-	return s.StoreBlobEnd(ctx, oid, serial, data, id)
+	return s.StoreBlobEnd(ctx, oid, serial, data, stubs.TxnID(id))
 }
 
 // StoreBlobShared follows stubs.StorageServer.

@@ -54,28 +54,34 @@ func (s *session) tellSize(to *session) {
 var extensionLimits = zrpc.Limits{AllowProto5: true}
 
 // pickledExtension makes the bytes that are stored of the extension that a
-// client sent: a dict, or bytes that are a pickled one.
+// client sent: a dict, or bytes that are a pickled one. Others will unpickle
+// them, some of them in Python, so nothing but plain values is let through:
+// the instance of a class, or a class, is replaced by a text that names it.
 func pickledExtension(ext zrpc.Value) ([]byte, error) {
-	switch ext := ext.(type) {
-	case nil:
-		return nil, nil
-	case []byte:
-		if len(ext) == 0 {
-			return nil, nil
-		}
-		if v, _, err := zrpc.ParsePickle(ext, extensionLimits); err != nil {
+	given, isBytes := ext.([]byte)
+	if isBytes && len(given) > 0 {
+		var err error
+		if ext, _, err = zrpc.ParsePickle(given, extensionLimits); err != nil {
 			return nil, stubs.Exception(stubs.ClassValueError, "transaction extension: "+err.Error())
-		} else if _, ok := v.(*zrpc.Dict); !ok {
-			return nil, stubs.Exception(stubs.ClassTypeError, "transaction extension is not a pickled dict")
 		}
-		return clone(ext), nil
+	}
+	switch dict := ext.(type) {
+	case nil, []byte:
+		return nil, nil
 	case *zrpc.Dict:
-		if ext.Len() == 0 {
+		if dict.Len() == 0 {
 			return nil, nil
 		}
-		return zrpc.AppendPickle(nil, ext)
+		plain, err := zrpc.AppendPickle(nil, zrpc.Plain(dict))
+		if err != nil {
+			return nil, stubs.Exception(stubs.ClassValueError, "transaction extension: "+err.Error())
+		}
+		if same, err := zrpc.AppendPickle(nil, dict); isBytes && err == nil && bytes.Equal(same, plain) {
+			return clone(given), nil
+		}
+		return plain, nil
 	}
-	return nil, stubs.Exception(stubs.ClassTypeError, "transaction extension is neither a dict nor bytes")
+	return nil, stubs.Exception(stubs.ClassTypeError, "transaction extension is not a dict")
 }
 
 // extensionDict reads a stored extension for a client. What a client could not

@@ -20,7 +20,7 @@ type iterators struct {
 }
 
 // maxIterators is how many iterators a client may have open.
-const maxIterators = 10_000
+const maxIterators = 1000
 
 // pulled is an iterator from which one item is asked for at a time. Its mutex
 // is for clients that ask for several at once.

@@ -17,6 +17,10 @@ import (
 // use memory addresses and use them again.
 type TxnID uint64
 
+// LegacyTxnID is a TxnID in front of which clients of 2007 sent the name of a
+// version, an idea that ZODB has given up: it must be empty.
+type LegacyTxnID TxnID
+
 // OptionalTID is a tid or None.
 type OptionalTID struct {
 	TID zeolite.TID
@@ -75,6 +79,16 @@ func getTID(d *zrpc.Decoder) zeolite.TID    { return zeolite.TID(d.ID()) }
 
 func putTxnID(e *zrpc.Encoder, v TxnID) { e.Uint(uint64(v)) }
 func getTxnID(d *zrpc.Decoder) TxnID    { return TxnID(d.Uint()) }
+
+func putLegacyTxnID(e *zrpc.Encoder, v LegacyTxnID) { e.Uint(uint64(v)) }
+func getLegacyTxnID(d *zrpc.Decoder) LegacyTxnID {
+	if !d.IsInt() {
+		if version := d.Str(); len(version) > 0 {
+			d.Fail(fmt.Errorf("versions are not supported: %.40q", version))
+		}
+	}
+	return LegacyTxnID(d.Uint())
+}
 
 func putOptionalTID(e *zrpc.Encoder, v OptionalTID) {
 	if !v.Set {

@@ -45,6 +45,7 @@ var fields = map[string]field{
 	"zeolite.OID":           {Func: "OID"},
 	"zeolite.TID":           {Func: "TID"},
 	"TxnID":                 {Func: "TxnID"},
+	"LegacyTxnID":           {Func: "LegacyTxnID"},
 	"OptionalTID":           {Func: "OptionalTID"},
 	"OptionalOID":           {Func: "OptionalOID"},
 	"OptionalBytes":         {Func: "OptionalBytes"},

@@ -132,7 +132,7 @@ type StorageServer interface {
 	// StoreEmptyBlob stores a record and a blob of no bytes. Today's clients
 	// send StoreBlobStart and StoreBlobEnd instead.
 	//zeo:send storeEmptyBlob ordered
-	StoreEmptyBlob(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id TxnID) error
+	StoreEmptyBlob(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id LegacyTxnID) error
 
 	// Vote ends the first phase. The result lists the conflicts to resolve
 	// before voting again, or the objects whose new state the client cannot

@@ -739,14 +739,14 @@ func dispatchStoreEmptyBlob(ctx context.Context, srv StorageServer, call *zrpc.C
 	var oid zeolite.OID
 	var serial zeolite.TID
 	var data []byte
-	var id TxnID
+	var id LegacyTxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getOID(d)
 		serial = getTID(d)
 		data = getBytes(d)
-		id = getTxnID(d)
+		id = getLegacyTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {
 			break

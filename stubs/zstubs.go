@@ -464,13 +464,13 @@ func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid zeolite.OID, 
 }
 
 // StoreEmptyBlob calls storeEmptyBlob; see StorageServer.
-func (s *StorageServerStub) StoreEmptyBlob(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id TxnID) error {
+func (s *StorageServerStub) StoreEmptyBlob(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id LegacyTxnID) error {
 	m := s.conn.BeginSend("storeEmptyBlob")
 	m.Tuple(4)
 	putOID(&m.Encoder, oid)
 	putTID(&m.Encoder, serial)
 	putBytes(&m.Encoder, data)
-	putTxnID(&m.Encoder, id)
+	putLegacyTxnID(&m.Encoder, id)
 	m.EndTuple(4)
 	return s.conn.Send(m)
 }

@@ -87,9 +87,11 @@ func appendTxnHeader(b []byte, tid zeolite.TID, length int64, status byte, user,
 	return append(b, ext...)
 }
 
-// appendGuard appends the guard that follows the last transaction, last.
+// appendGuard appends the guard that follows the last transaction, last. It has
+// the same TID: after a crash Python reports that of what it cuts off as the
+// last transaction.
 func appendGuard(b []byte, last zeolite.TID) []byte {
-	b = appendTxnHeader(b, last.Successor(), txnHdrLen, statusUncommitted, nil, nil, nil)
+	b = appendTxnHeader(b, last, txnHdrLen, statusUncommitted, nil, nil, nil)
 	return binary.BigEndian.AppendUint64(b, txnHdrLen)
 }
 
