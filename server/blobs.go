@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"io/fs"
+	"syscall"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
@@ -93,8 +95,18 @@ func (s *session) StoreBlobShared(ctx context.Context, oid zeolite.OID, serial z
 		return errNoBlobs
 	}
 	upload, err := s.shared.AdoptBlob(ctx, oid, filename)
-	if err != nil {
-		return fmt.Errorf("storeBlobShared: %w", err)
+	if err == nil {
+		if err = upload.Complete(); err != nil {
+			_ = upload.Discard()
+		}
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// As in ZEO, vote tells it.
+		s.fail(stubs.Exception("builtins.FileNotFoundError", int64(syscall.ENOENT), "no such blob file: "+filename))
+		return nil
+	case err != nil:
+		return stubs.Exception(stubs.ClassValueError, err.Error())
 	}
 	return s.addBlob(oid, serial, data, upload, id)
 }

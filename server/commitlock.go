@@ -105,6 +105,23 @@ func (c *commitLocks) grant(l *commitLock) {
 	close(l.granted)
 }
 
+// covers tells whether the locks are enough for these objects.
+func (l *commitLock) covers(oids []zeolite.OID, whole bool) bool {
+	if l.whole || whole {
+		return l.whole
+	}
+	held := make(map[zeolite.OID]struct{}, len(l.oids))
+	for _, oid := range l.oids {
+		held[oid] = struct{}{}
+	}
+	for _, oid := range oids {
+		if _, ok := held[oid]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // release lets go of the locks, or of the place in the queue. It may be called
 // more than once.
 func (l *commitLock) release() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"syscall"
+	"testing"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -47,20 +48,26 @@ func (f *faultyStorage) fails(op string, err error) {
 	f.on(op, func(context.Context) error { return err })
 }
 
-// blocks makes an operation wait until the channel that is returned is closed
-// or its context ends. waiting gets a value from each that waits.
-func (f *faultyStorage) blocks(op string) (release chan struct{}, waiting chan struct{}) {
-	release, waiting = make(chan struct{}), make(chan struct{}, 1000)
+// blocks makes an operation wait until release is called, which the end of the
+// test does at the latest, or its context ends. waiting gets a value from each
+// that waits.
+func (f *faultyStorage) blocks(t testing.TB, op string) (release func(), waiting <-chan struct{}) {
+	gate, arrived := make(chan struct{}), make(chan struct{}, 1000)
+	release = sync.OnceFunc(func() {
+		f.on(op, nil)
+		close(gate)
+	})
+	t.Cleanup(release)
 	f.on(op, func(ctx context.Context) error {
-		waiting <- struct{}{}
+		arrived <- struct{}{}
 		select {
-		case <-release:
+		case <-gate:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	})
-	return release, waiting
+	return release, arrived
 }
 
 func (f *faultyStorage) hook(ctx context.Context, op string) error {

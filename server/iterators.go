@@ -70,10 +70,10 @@ func add[T any](it *iterators, m *map[int64]*pulled[T], p *pulled[T]) (int64, er
 	return id, nil
 }
 
-func find[T any](it *iterators, m map[int64]*pulled[T], id int64) (*pulled[T], error) {
+func find[T any](it *iterators, m *map[int64]*pulled[T], id int64) (*pulled[T], error) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if p, ok := m[id]; ok {
+	if p, ok := (*m)[id]; ok {
 		return p, nil
 	}
 	return nil, stubs.Exception(stubs.ClassKeyError, id)
@@ -120,7 +120,7 @@ func (s *session) IteratorStart(_ context.Context, start, stop stubs.OptionalTID
 // IteratorNext follows stubs.StorageServer.
 func (s *session) IteratorNext(_ context.Context, iid int64) (*stubs.TransactionEntry, error) {
 	it := &s.iterators
-	p, err := find(it, it.txns, iid)
+	p, err := find(it, &it.txns, iid)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (s *session) IteratorNext(_ context.Context, iid int64) (*stubs.Transaction
 // IteratorRecordStart follows stubs.StorageServer.
 func (s *session) IteratorRecordStart(_ context.Context, iid int64, tid zeolite.TID) (int64, error) {
 	it := &s.iterators
-	p, err := find(it, it.txns, iid)
+	p, err := find(it, &it.txns, iid)
 	if err != nil {
 		return 0, err
 	}
@@ -158,7 +158,7 @@ func (s *session) IteratorRecordStart(_ context.Context, iid int64, tid zeolite.
 // IteratorRecordNext follows stubs.StorageServer.
 func (s *session) IteratorRecordNext(_ context.Context, iid int64) (*zeolite.DataRecord, error) {
 	it := &s.iterators
-	p, err := find(it, it.recs, iid)
+	p, err := find(it, &it.recs, iid)
 	if err != nil {
 		return nil, err
 	}

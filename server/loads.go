@@ -134,7 +134,7 @@ func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stu
 // there is one, a read error of the disk is not.
 func (s *session) logError(what string, err error) {
 	switch {
-	case err == nil, errors.Is(err, zeolite.ErrNotYet), errors.Is(err, context.Canceled),
+	case err == nil, errors.Is(err, zeolite.ErrNotYet), errors.Is(err, context.Canceled), errors.Is(err, errDisconnected),
 		errors.As(err, new(*zeolite.NotFoundError)), errors.As(err, new(*zeolite.ConflictError)),
 		errors.Is(err, zeolite.ErrReadOnly), errors.As(err, new(*zeolite.TransactionError)),
 		errors.As(err, new(*zeolite.UndoError)), errors.As(err, new(*zeolite.MultipleUndoErrors)):

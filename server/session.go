@@ -49,6 +49,9 @@ const maxUnregistered = 64 << 10
 
 var errNotRegistered = errors.New("the client did not register")
 
+// errDisconnected is why calls of a client that is gone are given up.
+var errDisconnected = errors.New("client disconnected")
+
 func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *session {
 	se := &session{server: s, log: log}
 	lim := s.opt.Limits
@@ -60,7 +63,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	})
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
 	se.ordered.init(se.dispatch)
-	se.free.init(se.dispatch, lim.Workers)
+	se.free.init(se.dispatch, lim.Workers, se.conn.Done())
 	return se
 }
 
@@ -83,16 +86,17 @@ func (s *session) run() {
 	<-s.conn.Done()
 	s.late.Stop()
 	reason := s.conn.Err()
-	s.cancel(fmt.Errorf("client disconnected: %w", reason))
+	s.cancel(fmt.Errorf("%w: %w", errDisconnected, reason))
+	// The locks first: others wait for them, and no read of this client that
+	// hangs may delay that. With the lane closed the transaction is ours.
+	s.ordered.close()
+	s.clearTransaction()
+	s.dropUpload()
 	s.conn.Close()
 	if s.registered.Load() {
 		s.publisher.leave(s)
 	}
 	s.free.close()
-	s.ordered.close()
-	// No call of this client runs any more: what it left is ours.
-	s.clearTransaction()
-	s.dropUpload()
 	s.iterators.closeAll()
 	s.logEnd(reason)
 }
@@ -269,18 +273,25 @@ func (l *orderedLane) close() {
 type freeLane struct {
 	run   func(*zrpc.Call)
 	slots chan struct{}
+	ended <-chan struct{} // the connection's end
 	busy  sync.WaitGroup
 }
 
-func (l *freeLane) init(run func(*zrpc.Call), workers int) {
+func (l *freeLane) init(run func(*zrpc.Call), workers int, ended <-chan struct{}) {
 	l.run = run
 	l.slots = make(chan struct{}, workers)
+	l.ended = ended
 }
 
 // put runs a call, as soon as a worker is free. It is called by the reader of
 // the connection only, and never after close.
 func (l *freeLane) put(call *zrpc.Call) {
-	l.slots <- struct{}{}
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.ended:
+		call.Release()
+		return
+	}
 	l.busy.Go(func() {
 		defer func() { <-l.slots }()
 		l.run(call)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,12 +17,12 @@ type ending struct {
 	name string
 	opt  Options
 	end  func(p *peer)
-	// inFinish says that it works while the client's commit is under way.
-	notVoted bool
+	// locked says that it needs a client that holds the lock and does nothing.
+	locked bool
 }
 
-// oversized is the header of a frame that no server takes.
-var oversized = []byte{0xff, 0xff, 0xff, 0xff}
+// oversized is the beginning of a frame that no server takes.
+var oversized = append([]byte{0xff, 0xff, 0xff, 0xff}, make([]byte, 300)...)
 
 // endings are all the reasons for which a connection ends. Some need the
 // client to be in a phase where its ordered lane is free.
@@ -37,7 +38,7 @@ var endings = []ending{
 	{name: "truncated frame", end: func(p *peer) { p.writeBytes([]byte{0, 0, 0, 9, 0x80}); p.close() }},
 	{name: "not a message", end: func(p *peer) { p.writeFrame(p.encode(zrpc.Tuple{int64(1), "x"})) }},
 	{
-		name: "transaction timeout", opt: Options{TransactionTimeout: 50 * time.Millisecond}, notVoted: true,
+		name: "transaction timeout", opt: Options{TransactionTimeout: 50 * time.Millisecond}, locked: true,
 		end: func(*peer) {},
 	},
 	{
@@ -100,7 +101,7 @@ func TestTrap02_CommitLockReleasedOnEveryClose(t *testing.T) {
 	}
 	for _, phase := range phases {
 		for _, e := range endings {
-			if e.notVoted && !phase.voted {
+			if e.locked && !phase.voted {
 				continue // the timeout is for those who hold the lock
 			}
 			t.Run(phase.name+"/"+e.name, func(t *testing.T) {
@@ -141,7 +142,7 @@ func (s *testServer) waitForQueue(n int) {
 // the commit completes, others see it, and the lock is free.
 func TestTrap02_CloseWhileFinishing(t *testing.T) {
 	for _, e := range endings {
-		if e.notVoted {
+		if e.locked {
 			continue
 		}
 		t.Run(e.name, func(t *testing.T) {
@@ -153,13 +154,12 @@ func TestTrap02_CloseWhileFinishing(t *testing.T) {
 			tid := other.commit(oid, 0, record("first"))
 			p := s.connect(t, zrpc.Pickle)
 			id := p.voted(oid, tid, record("mine"))
-			release, waiting := storage.blocks("finish")
+			release, waiting := storage.blocks(t, "finish")
 			p.begin("tpc_finish", id)
 			<-waiting
 			e.end(p)
 			eventually(t, "the connection has ended", func() bool { return s.endedSessions() == 1 })
-			storage.on("finish", nil)
-			close(release)
+			release()
 			p.waitGone()
 			args := other.nextIs("invalidateTransaction")
 			other.assertLoads(oid, asTID(t, args[0]), record("mine"))
@@ -196,6 +196,8 @@ func TestTrap02_SlowReadDoesNotKeepTheLock(t *testing.T) {
 	// This storage does not listen to contexts. More loads than workers, so
 	// that the reader of the connection is stuck as well.
 	hang, waiting := make(chan struct{}), make(chan struct{}, 10)
+	let := sync.OnceFunc(func() { close(hang) })
+	t.Cleanup(let)
 	storage.on("load", func(context.Context) error {
 		waiting <- struct{}{}
 		<-hang
@@ -208,6 +210,6 @@ func TestTrap02_SlowReadDoesNotKeepTheLock(t *testing.T) {
 	<-waiting
 	p.close()
 	other.commit(oid, tid, record("second"))
-	close(hang)
+	let()
 	p.waitGone()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -62,11 +63,24 @@ func (s *session) current(id stubs.TxnID) (*transaction, error) {
 	case s.export == nil || s.readOnly:
 		return nil, zeolite.ErrReadOnly
 	case s.txn == nil:
-		return nil, &zeolite.TransactionError{Message: "no transaction is open"}
+		return nil, wrongTransaction(nil, id)
 	case s.txn.id != id:
-		return nil, &zeolite.TransactionError{Message: fmt.Sprintf("transaction %d is open, not %d", s.txn.id, id)}
+		return nil, wrongTransaction(idValue(s.txn.id), id)
 	}
 	return s.txn, nil
+}
+
+// wrongTransaction is the error of a call for a transaction that is not the
+// open one. As in ZEO its arguments are the ids of both.
+func wrongTransaction(open zrpc.Value, given stubs.TxnID) error {
+	return stubs.FromRemote(stubs.Exception(stubs.ClassTransaction, open, idValue(given)))
+}
+
+func idValue(id stubs.TxnID) zrpc.Value {
+	if id > math.MaxInt64 {
+		return uint64(id)
+	}
+	return int64(id)
 }
 
 // add takes an operation down.
@@ -145,9 +159,10 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 		s.clearTransaction()
 	} else if len(result.Conflicts) > 0 {
 		// The client keeps the transaction: it resolves the conflicts and
-		// votes again, or aborts.
+		// votes again, or aborts. It also keeps its locks, so that what it
+		// resolved cannot meet the next conflict.
 		s.counters.conflicts.Add(1)
-		s.unlock()
+		t.abortVote()
 	}
 	return result, err
 }
@@ -156,15 +171,8 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if t.failed != nil {
 		return result, t.failed
 	}
-	oids, whole := t.objects()
-	if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
+	if err := s.lock(ctx, t); err != nil {
 		return result, err
-	}
-	if d := s.opt.TransactionTimeout; d > 0 {
-		conn := s.conn
-		t.timer = time.AfterFunc(d, func() {
-			conn.End(fmt.Errorf("transaction timeout: the client held the commit lock for %v", d))
-		})
 	}
 	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
 		return result, err
@@ -177,6 +185,28 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 		return r.result, nil
 	}
 	return r.result, t.voted.Vote(ctx)
+}
+
+// lock gets the locks that a transaction needs, unless it has them since an
+// earlier vote. The transaction's time starts now.
+func (s *session) lock(ctx context.Context, t *transaction) (err error) {
+	oids, whole := t.objects()
+	if t.locks != nil {
+		if t.locks.covers(oids, whole) {
+			return nil
+		}
+		t.release()
+	}
+	if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
+		return err
+	}
+	if d := s.opt.TransactionTimeout; d > 0 {
+		conn := s.conn
+		t.timer = time.AfterFunc(d, func() {
+			conn.End(fmt.Errorf("transaction timeout: the client held the commit lock for %v", d))
+		})
+	}
+	return nil
 }
 
 // objects returns the objects whose locks the transaction needs, or that it
@@ -358,16 +388,18 @@ func (s *session) endTransaction() {
 	}
 }
 
-// unlock takes back a vote that found conflicts.
-func (s *session) unlock() { s.txn.release() }
-
-// release ends what there is between vote and finish.
-func (t *transaction) release() {
-	t.stopTimer()
+// abortVote takes back what a vote did in the storage.
+func (t *transaction) abortVote() {
 	if t.voted != nil {
 		t.voted.Abort()
 		t.voted = nil
 	}
+}
+
+// release ends what there is between vote and finish.
+func (t *transaction) release() {
+	t.stopTimer()
+	t.abortVote()
 	if t.locks != nil {
 		t.locks.release()
 		t.locks = nil

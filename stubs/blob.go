@@ -129,8 +129,12 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 		return nil
 	case blobReply:
 		b.state = blobEnd
+		b.whole = true
+		if b.call.Async {
+			return io.EOF // nobody waits for the reply
+		}
 		b.call.FillReply(m, nil)
-		b.call, b.whole = nil, true
+		b.call = nil
 		return nil
 	}
 	return io.EOF

@@ -17,11 +17,14 @@ const (
 	classReadOnly           = "ZODB.POSException.ReadOnlyError"
 	classConflict           = "ZODB.POSException.ConflictError"
 	classReadConflict       = "ZODB.POSException.ReadConflictError"
-	classTransaction        = "ZODB.POSException.StorageTransactionError"
 	classUndo               = "ZODB.POSException.UndoError"
 	classMultipleUndoErrors = "ZODB.POSException.MultipleUndoErrors"
 	classUnsupported        = "ZODB.POSException.Unsupported"
 	classStorageError       = "ZODB.POSException.StorageError"
+
+	// ClassTransaction is the class of errors about the state of a
+	// transaction.
+	ClassTransaction = "ZODB.POSException.StorageTransactionError"
 
 	// ClassValueError, ClassKeyError, ClassTypeError and ClassAttributeError
 	// are Python's own.
@@ -63,7 +66,7 @@ func ToRemote(err error) (class string, state zrpc.Value) {
 	case errors.As(err, &conflict):
 		return conflictToRemote(conflict)
 	case errors.As(err, &txn):
-		return classTransaction, zrpc.Tuple{txn.Message}
+		return ClassTransaction, zrpc.Tuple{txn.Message}
 	case errors.As(err, &undos):
 		return undosToRemote(undos)
 	case errors.As(err, &undo):
@@ -129,8 +132,10 @@ func undosToRemote(u *zeolite.MultipleUndoErrors) (string, zrpc.Value) {
 // stands for; the RemoteError stays reachable by errors.As. Exceptions without
 // a Go error, and errors of other types, are returned as they are.
 func FromRemote(err error) error {
-	var remote *zrpc.RemoteError
-	if !errors.As(err, &remote) {
+	// Only what the call itself raised: the reason for which a connection was
+	// lost may hold a RemoteError too, of a call of the peer.
+	remote, ok := err.(*zrpc.RemoteError)
+	if !ok {
 		return err
 	}
 	if meant := meaning(remote); meant != nil {
@@ -157,7 +162,7 @@ func meaning(r *zrpc.RemoteError) error {
 		return zeolite.ErrReadOnly
 	case classConflict, classReadConflict:
 		return conflictFrom(dict, r.Class == classReadConflict)
-	case classTransaction:
+	case ClassTransaction:
 		return &zeolite.TransactionError{Message: text(args)}
 	case classUndo:
 		return undoFrom(dict, args)
@@ -234,12 +239,17 @@ func undosFrom(dict *zrpc.Dict) error {
 }
 
 // reasonOf reads the reason of one failure: text from us; from Python's server
-// the pair (class, state) in msgpack, or a pickled exception.
+// the pair (class, state) in msgpack, or a pickled exception, which is built of
+// the same pair.
 func reasonOf(v zrpc.Value) string {
 	if s, ok := v.(string); ok {
 		return s
 	}
-	if pair, ok := sequence(v); ok && len(pair) == 2 {
+	parts := v
+	if object, ok := v.(*zrpc.Object); ok {
+		parts = object.Args
+	}
+	if pair, ok := sequence(parts); ok && len(pair) == 2 {
 		if dict, ok := pair[1].(*zrpc.Dict); ok {
 			if s := textAt(dict, "_reason"); s != "" {
 				return s

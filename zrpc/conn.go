@@ -82,7 +82,7 @@ type Conn struct {
 	pending map[int64]*Pending
 	frame   atomic.Int64 // MaxFrame, which SetMaxFrame changes
 
-	received atomic.Int64 // frames, for Stats
+	received atomic.Int64 // frames
 }
 
 // NewConn makes a connection of one whose handshake is done. Start starts it.
@@ -113,7 +113,6 @@ func (c *Conn) Start(h Handler) {
 		if err == nil {
 			err = ErrClosed
 		}
-		// Only an outbox that has ended gets no more streams to close.
 		c.End(err)
 		c.out.drop()
 	})
@@ -128,6 +127,10 @@ func (c *Conn) Encoding() Encoding { return c.enc }
 
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// Received returns the number of frames that have arrived since the handshake:
+// while it grows, the peer is there.
+func (c *Conn) Received() int64 { return c.received.Load() }
 
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }

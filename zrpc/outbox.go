@@ -339,10 +339,11 @@ func (o *outbox) finish() {
 	o.mu.Unlock()
 }
 
-// drop gives back what is still queued. Only the writing goroutine calls it,
-// when the outbox has ended.
+// drop gives back what is still queued and refuses the rest, so that no stream
+// is forgotten. Only the writing goroutine calls it, at its end.
 func (o *outbox) drop() {
 	o.mu.Lock()
+	o.ended = true
 	streams := append(append(o.turns, o.series...), o.waiting...)
 	parts := o.parts
 	o.turns, o.series, o.waiting, o.parts = nil, nil, nil, nil

@@ -172,19 +172,15 @@ func (t *Txn) place(b []byte, prev int64) {
 // staged. Whoever calls Finish must see to that; but a mistake there would
 // otherwise be a lost update that nobody notices.
 func (g *generation) stillCurrent(r *stagedRecord, pos int64, known bool) error {
-	var serial zeolite.TID
-	if known {
-		var buf [recHdrLen + backLen]byte
-		h, _, err := g.readHeader(r.oid, pos, buf[:])
-		if err != nil {
-			return err
-		}
-		serial = h.tid
+	if !known {
+		return nil // new, or packed away since
 	}
-	if serial != r.seen {
-		return &zeolite.ConflictError{OID: r.oid, Committed: serial, Seen: r.seen}
+	var buf [recHdrLen + backLen]byte
+	h, _, err := g.readHeader(r.oid, pos, buf[:])
+	if err == nil && h.tid != r.seen {
+		err = &zeolite.ConflictError{OID: r.oid, Committed: h.tid, Seen: r.seen}
 	}
-	return nil
+	return err
 }
 
 // write writes the transaction as layout left it.

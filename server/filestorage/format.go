@@ -180,8 +180,8 @@ func (h *recHeader) check(oid zeolite.OID, end int64) error {
 		return damaged(h.pos, "record has a version")
 	case h.next() > end:
 		return damaged(h.pos, "record of oid %v has %d bytes of data, past the end at %d", oid, h.dataLen, end)
-	case h.prev >= h.pos || h.back >= h.pos:
-		return damaged(h.pos, "record of oid %v points forward, to %d", oid, max(h.prev, h.back))
+	case h.prev >= h.pos || h.back >= h.pos || h.txnPos >= h.pos:
+		return damaged(h.pos, "record of oid %v points forward, to %d", oid, max(h.prev, h.back, h.txnPos))
 	case h.prev != 0 && h.prev < magicLen+txnHdrLen || h.back != 0 && h.back < magicLen+txnHdrLen:
 		return damaged(h.pos, "record of oid %v points into the file header", oid)
 	}

@@ -213,6 +213,12 @@ func (s *Storage) openDatabase(file File) error {
 	s.gen.Store(g)
 	s.indexSave.savedAt.Store(saved)
 	s.warnAboutClock()
+	if !s.opts.ReadOnly {
+		// Of a pack that a crash interrupted.
+		if err := s.removePackedBlobs(context.Background()); err != nil {
+			s.log.Error("cannot remove the blobs of revisions that were packed", "error", err)
+		}
+	}
 	if !s.opts.ReadOnly && sc.pos-saved > s.opts.IndexSaveBytes {
 		s.saveIndex(g)
 	}

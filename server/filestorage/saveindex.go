@@ -23,7 +23,7 @@ func (s *Storage) maybeSaveIndex() {
 	g := s.gen.Load()
 	grown := g.end.Load() - s.indexSave.savedAt.Load()
 	// Writing the index must not become what the disk mostly does.
-	if grown < max(s.opts.IndexSaveBytes, 4*s.indexSave.size.Load()) || s.closed.Load() {
+	if grown < max(s.opts.IndexSaveBytes, 4*s.indexSave.size.Load()) {
 		return
 	}
 	if !g.tryAcquire() {
@@ -33,11 +33,17 @@ func (s *Storage) maybeSaveIndex() {
 		g.release()
 		return
 	}
-	s.background.Go(func() {
+	if !s.startBackground() {
+		s.indexSave.running.Store(false)
+		g.release()
+		return
+	}
+	go func() {
+		defer s.background.Done()
 		defer g.release()
 		defer s.indexSave.running.Store(false)
 		s.saveIndex(g)
-	})
+	}()
 }
 
 // saveIndex writes the index of g, unless another generation has taken its

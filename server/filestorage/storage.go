@@ -35,7 +35,9 @@ type Storage struct {
 
 	closed  atomic.Bool
 	failure atomic.Pointer[zeolite.StorageError]
-	// background counts goroutines that Close waits for; stop ends them.
+	// background counts what Close waits for, stop ends it. Under life it
+	// is decided whether something may still begin.
+	life       sync.Mutex
 	background sync.WaitGroup
 	stop       context.CancelFunc
 	stopped    context.Context
@@ -89,7 +91,7 @@ func (s *Storage) Info() zeolite.Info {
 		Size:            g.end.Load(),
 		ReadOnly:        s.opts.ReadOnly || s.failure.Load() != nil,
 		Undo:            true,
-		Pack:            false,
+		Pack:            true,
 		Blobs:           s.blobs != nil,
 		RecordIteration: true,
 	}
@@ -101,7 +103,10 @@ func (s *Storage) LastTID() zeolite.TID { return s.gen.Load().lastTID() }
 // Close implements zeolite.Storage. It waits for commits and packs that are
 // under way, saves the index, and removes the guard.
 func (s *Storage) Close() error {
-	if !s.closed.CompareAndSwap(false, true) {
+	s.life.Lock()
+	first := s.closed.CompareAndSwap(false, true)
+	s.life.Unlock()
+	if !first {
 		return nil
 	}
 	s.stop()
@@ -133,6 +138,18 @@ func (s *Storage) Close() error {
 		return &zeolite.StorageError{Message: "closing Data.fs", Err: err}
 	}
 	return nil
+}
+
+// startBackground adds something that Close waits for, unless the storage is
+// closed.
+func (s *Storage) startBackground() bool {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed.Load() {
+		return false
+	}
+	s.background.Add(1)
+	return true
 }
 
 // spillDir is where transactions too large for memory go.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -27,6 +28,9 @@ func newWindow(file io.ReaderAt) *window {
 // bytes returns the n bytes at off, valid until the next call. If the file
 // ends before, they are fewer.
 func (w *window) bytes(off int64, n int) ([]byte, error) {
+	if off < 0 || off > math.MaxInt64-int64(n) {
+		return nil, nil // a position that damage has made up
+	}
 	if off >= w.off && off+int64(n) <= w.off+int64(len(w.buf)) {
 		return w.buf[off-w.off:][:n], nil
 	}

@@ -19,6 +19,9 @@ var unfit = map[string][]peers.Known{
 		{Check: "*Shared.blob_transaction_txt", Sometimes: true,
 			Reason: "expects that a read-only file cannot be opened for writing, which root can"},
 	},
+	"zodb_suites.py connections": {
+		{Check: "FileStorageTimeoutTests.checkTimeout", Reason: "reads the log file that Python's server writes"},
+	},
 	"zodb_suites.py doctests": {
 		{Check: "testZEO.client_labels", Reason: "reads the log file that Python's server writes"},
 		{Check: "testZEO.dont_log_poskeyerrors_on_server", Reason: "reads the log file that Python's server writes"},
@@ -48,5 +51,20 @@ var knownFailures = map[peers.Kind]map[string][]peers.Known{
 				Reason: "a connection that the server itself closes keeps the commit lock"},
 		},
 	},
-	peers.Zeolite: {},
+	peers.Zeolite: {
+		"zodb_suites.py connections": {
+			{Check: "FileStorageInvqTests.checkVerificationWith2ClientsInvqOverflow",
+				Reason: "expects that a cache gets too old; we answer from what is stored, so it does not"},
+		},
+		"zodb_suites.py doctests": {
+			{Check: "drop_cache_rather_than_verify_txt",
+				Reason: "expects that a cache gets too old; we answer from what is stored, so it does not"},
+		},
+		"zodb_suites.py storage": {
+			{Check: "BlobAdaptedFileStorageTests.testUndo*ConflictResolution*",
+				Reason: "undo with conflict resolution needs the Python classes in the server"},
+			{Check: "BlobAdaptedFileStorageTests.testTransactionExtensionFromIterator", Sometimes: true,
+				Reason: "in pickle, the extension comes as a call of a class; we read plain dicts only"},
+		},
+	},
 }

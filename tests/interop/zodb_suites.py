@@ -16,6 +16,7 @@ import ZEO.tests.forker
 import ZEO.tests.IterationTests
 import ZEO.tests.testConnection as testConnection
 import ZEO.tests.testZEO as testZEO
+import ZODB.FileStorage
 import zope.testing.setupstack
 from ZODB.tests import HistoryStorage, racetest, testblob
 from zope.testing import renormalizing
@@ -47,6 +48,10 @@ def start_zeo_server(storage_conf=None, zeo_conf=None, port=None, keep=False, pa
     if address and not address.endswith(':0'):
         options['address'] = address
     options['read_only'] = bool(zeo.get('read_only')) or key('read-only') in ('yes', 'true')
+    if options['read_only'] and harness.TARGET == 'zeolite' and not os.path.exists(path):
+        # Python's server makes a missing file although it serves it
+        # read-only; ours does not make files for that.
+        ZODB.FileStorage.FileStorage(path, create=True).close()
     for name in 'transaction_timeout', 'invalidation_queue_size', 'client_conflict_resolution':
         if zeo.get(name):
             options[name] = zeo[name]

@@ -55,7 +55,7 @@ def store(t):
         oid = p64(rnd.choice([rnd.randrange(30), rnd.randrange(1 << 40)]) * 2)
         if oid in blobs:
             continue
-        data = rnd.randbytes(rnd.choice([1, 10, 1000, 100000]))
+        data = rnd.randbytes(rnd.choice([1, 10, 500, 9000]))
         storage.store(oid, serials.get(oid, z64), data, '', t)
         changed.add(oid)
     return changed

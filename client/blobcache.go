@@ -1,0 +1,261 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// blobCache is a directory of blobs that processes share, in ZODB's "zeocache"
+// layout, or, with SharedBlobDir, the server's own directory. It is safe for
+// concurrent use, by processes too: every change is made under the lock of the
+// directory concerned (bloblock.go).
+type blobCache struct {
+	s      *Storage
+	dir    string
+	layout string
+
+	locks locks
+
+	mu      sync.Mutex
+	flights map[blobKey]*blobFlight
+
+	added    atomic.Int64 // bytes, since the last check of the size
+	checking atomic.Bool
+}
+
+// blobKey names a blob.
+type blobKey struct {
+	oid zeolite.OID
+	tid zeolite.TID
+}
+
+// Layouts, as they are called in the file .layout.
+const (
+	layoutCache = "zeocache"
+	layoutBushy = "bushy"
+	layoutLawn  = "lawn"
+)
+
+// zeocacheDirs is the number of directories of the zeocache layout.
+const zeocacheDirs = 997
+
+// openBlobCache makes the directory ready and removes what uploads of dead
+// processes have left in it.
+func openBlobCache(s *Storage) (*blobCache, error) {
+	b := &blobCache{s: s, dir: s.opt.BlobDir, flights: map[blobKey]*blobFlight{}}
+	if err := os.MkdirAll(filepath.Join(b.dir, "tmp"), 0o777); err != nil {
+		return nil, err
+	}
+	marker := filepath.Join(b.dir, ".layout")
+	text, err := os.ReadFile(marker)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case s.opt.SharedBlobDir:
+		b.layout = strings.TrimSpace(string(text))
+		if err != nil {
+			b.layout = guessLayout(b.dir)
+		}
+		if b.layout != layoutBushy && b.layout != layoutLawn {
+			return nil, fmt.Errorf("client: %s is not the blob directory of a server: its layout is %q", b.dir, b.layout)
+		}
+	case err != nil:
+		b.layout = layoutCache
+		if err := writeMarker(marker); err != nil {
+			return nil, err
+		}
+	case strings.TrimSpace(string(text)) != layoutCache:
+		return nil, fmt.Errorf("client: %s is not a blob cache: its layout is %.40q, not %q", b.dir, text, layoutCache)
+	default:
+		b.layout = layoutCache
+	}
+	b.removeStaleUploads()
+	b.check()
+	return b, nil
+}
+
+// writeMarker writes the .layout file, all of it or nothing.
+func writeMarker(path string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".layout-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.WriteString(layoutCache)
+	err = errors.Join(err, tmp.Chmod(0o666&^umask()), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}
+
+// guessLayout follows ZODB for directories without a marker: an empty one is
+// bushy, an old one is a lawn.
+func guessLayout(dir string) string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ""
+	}
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != "tmp" {
+			return layoutLawn
+		}
+	}
+	return layoutBushy
+}
+
+// dirOf returns the directory of an object's blobs.
+func (b *blobCache) dirOf(oid zeolite.OID) string {
+	switch b.layout {
+	case layoutCache:
+		return filepath.Join(b.dir, strconv.FormatUint(uint64(oid)%zeocacheDirs, 10))
+	case layoutLawn:
+		return filepath.Join(b.dir, oid.String())
+	}
+	dir := b.dir
+	for _, c := range oid.Bytes() {
+		dir = filepath.Join(dir, fmt.Sprintf("0x%02x", c))
+	}
+	return dir
+}
+
+// path returns the file of a blob.
+func (b *blobCache) path(k blobKey) string {
+	if b.layout == layoutCache {
+		return filepath.Join(b.dirOf(k.oid), fmt.Sprintf("%d.%v.blob", uint64(k.oid)/zeocacheDirs, k.tid))
+	}
+	return filepath.Join(b.dirOf(k.oid), zeolite.OID(k.tid).String()+".blob")
+}
+
+// OpenBlob implements zeolite.BlobStorage. A blob that is not in the cache is
+// downloaded whole, once for all processes that want it. A download goes on
+// when the context of its caller ends, and is there for the next one.
+func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (zeolite.Blob, error) {
+	switch {
+	case s.ctx.Err() != nil:
+		return nil, zeolite.ErrClosed
+	case s.blobs == nil:
+		return nil, zeolite.ErrUnsupported
+	case tid > s.LastTID():
+		return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
+	}
+	b, k := s.blobs, blobKey{oid, tid}
+	// Between the end of a download and the opening of the file somebody who
+	// makes room may remove it.
+	const attempts = 10
+	for range attempts {
+		blob, err := b.open(k)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return blob, err
+		}
+		if b.s.opt.SharedBlobDir {
+			return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
+		}
+		if err := b.fetch(ctx, k); err != nil {
+			return nil, err
+		}
+	}
+	return nil, &zeolite.StorageError{Message: "the blob cache is too small: a blob was removed each time before it could be opened"}
+}
+
+// open opens a blob that is there, and notes that it was used.
+func (b *blobCache) open(k blobKey) (zeolite.Blob, error) {
+	path := b.path(k)
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	if b.layout == layoutCache {
+		// File systems are often mounted so that reading leaves no trace. A
+		// file of another user cannot be marked; it is just older then.
+		_ = os.Chtimes(path, time.Now(), st.ModTime())
+	}
+	return &openBlob{file, st.Size()}, nil
+}
+
+// openBlob is a blob that somebody reads. It is used by one goroutine at a
+// time.
+type openBlob struct {
+	file *os.File
+	size int64
+}
+
+func (b *openBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
+func (b *openBlob) Size() int64                             { return b.size }
+func (b *openBlob) Close() error                            { return b.file.Close() }
+
+// File returns the blob's file, to be read by offset until Close.
+func (b *openBlob) File() *os.File { return b.file }
+
+// keep moves the file of a committed upload to its place.
+func (b *blobCache) keep(path string, size int64, oid zeolite.OID, tid zeolite.TID) error {
+	if b.s.opt.SharedBlobDir {
+		return os.Remove(path) // the server has its own link to it
+	}
+	dir := b.dirOf(oid)
+	unlock, err := b.lock(context.Background(), dir)
+	if err != nil {
+		os.Remove(path)
+		return blobError("cannot put a blob into the cache", err)
+	}
+	defer unlock()
+	if err := os.Chmod(path, 0o444&^umask()); err == nil {
+		err = os.Rename(path, b.path(blobKey{oid, tid}))
+	}
+	if err != nil {
+		os.Remove(path)
+		return blobError("cannot put a blob into the cache", err)
+	}
+	b.grew(size)
+	return nil
+}
+
+// create starts an upload.
+func (b *blobCache) create() (*upload, error) {
+	for {
+		path := filepath.Join(b.dir, "tmp", uploadPrefix+randomName()+uploadSuffix)
+		file, err := openLocked(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+		if errors.Is(err, errTaken) {
+			continue // by somebody who took it for stale before it was locked
+		}
+		if err != nil {
+			return nil, blobError("cannot create a blob", err)
+		}
+		return &upload{b: b, file: file, path: path}, nil
+	}
+}
+
+// share gives the server a name for an upload in the object's directory, and
+// leaves ours: the transaction may be aborted.
+func (b *blobCache) share(u *upload, oid zeolite.OID, serial zeolite.TID) (string, error) {
+	dir := b.dirOf(oid)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", blobError("cannot share a blob", err)
+	}
+	name := zeolite.OID(serial).String() + randomName() + ".tmp-"
+	if err := os.Link(u.path, filepath.Join(dir, name)); err != nil {
+		return "", blobError("cannot share a blob", err)
+	}
+	return name, nil
+}
+
+// close waits for what goes on in the background.
+func (b *blobCache) close() error { return nil }

@@ -1,0 +1,272 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+)
+
+// loadKey names a load.
+type loadKey struct {
+	oid    zeolite.OID
+	before zeolite.TID
+}
+
+// flights are the loads under way, each made once for all who want it. It is
+// safe for concurrent use.
+type flights struct {
+	mu sync.Mutex
+	by map[loadKey]*flight
+}
+
+// flight is a load under way. What follows done may be read when done is
+// closed.
+type flight struct {
+	done chan struct{}
+	rev  zeolite.Revision
+	err  error
+	// given up by the one who made it, whose context ended
+	abandoned bool
+}
+
+// LoadBefore implements zeolite.Storage, from the cache if possible.
+//
+// What it shows is the database as of LastTID and no later: a moment beyond
+// that is as good as the one just after it.
+func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error) {
+	if s.ctx.Err() != nil {
+		return zeolite.Revision{}, zeolite.ErrClosed
+	}
+	asked := before
+	before = min(before, s.LastTID()+1)
+	rev, ok := s.cache.get(oid, before)
+	if !ok {
+		var err error
+		if rev, err = s.load(ctx, loadKey{oid, before}); err != nil {
+			if errors.Is(err, zeolite.ErrNotYet) && before < asked {
+				// It will exist, but for now nobody can know.
+				err = &zeolite.NotFoundError{OID: oid}
+			}
+			return zeolite.Revision{}, err
+		}
+	}
+	if rev.End > s.LastTID() {
+		rev.End = 0
+	}
+	rev.Data = bytes.Clone(rev.Data)
+	return rev, nil
+}
+
+// load asks the server, unless somebody else is doing so already.
+func (s *Storage) load(ctx context.Context, key loadKey) (zeolite.Revision, error) {
+	for {
+		s.flights.mu.Lock()
+		f := s.flights.by[key]
+		if f == nil {
+			f = &flight{done: make(chan struct{})}
+			if s.flights.by == nil {
+				s.flights.by = map[loadKey]*flight{}
+			}
+			s.flights.by[key] = f
+			s.flights.mu.Unlock()
+			s.fly(ctx, key, f)
+			return f.rev, f.err
+		}
+		s.flights.mu.Unlock()
+		select {
+		case <-f.done:
+			if !f.abandoned {
+				return f.rev, f.err
+			}
+		case <-ctx.Done():
+			return zeolite.Revision{}, s.ctxErr(ctx)
+		}
+	}
+}
+
+// fly makes a load for everybody who waits for it.
+func (s *Storage) fly(ctx context.Context, key loadKey, f *flight) {
+	rev, err := s.loadBefore(ctx, key)
+	s.flights.mu.Lock()
+	delete(s.flights.by, key)
+	s.flights.mu.Unlock()
+	f.rev, f.err = rev, err
+	f.abandoned = err != nil && ctx.Err() != nil
+	close(f.done)
+}
+
+// loadBefore asks the server. The cache learns the answer in the goroutine that
+// reads the connection, before any later message is looked at: an invalidation
+// that follows finds it there.
+func (s *Storage) loadBefore(ctx context.Context, key loadKey) (zeolite.Revision, error) {
+	var rev zeolite.Revision
+	err := s.read(ctx, func(l *link) error {
+		answer := new(zeolite.Revision) // a late answer goes nowhere else
+		err := l.stub.LoadBeforeHook(ctx, key.oid, key.before, func(r zeolite.Revision, err error) {
+			if err != nil {
+				return
+			}
+			s.cache.mu.Lock()
+			s.cache.insertLocked(key.oid, r)
+			s.cache.mu.Unlock()
+			*answer = r
+		})
+		if err == nil {
+			rev = *answer
+		}
+		return err
+	})
+	return rev, err
+}
+
+// Prefetch loads the revisions of many objects that were current just before
+// a tid into the cache. All requests are sent at once, and are answered while
+// Prefetch waits. Objects that do not exist are passed over.
+func (s *Storage) Prefetch(ctx context.Context, oids []zeolite.OID, before zeolite.TID) error {
+	before = min(before, s.LastTID()+1)
+	// A group bounds the goroutines; their calls share a write all the same.
+	const burst = 1000
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(burst)
+	for _, oid := range oids {
+		if _, ok := s.cache.get(oid, before); ok {
+			continue
+		}
+		g.Go(func() error {
+			_, err := s.load(ctx, loadKey{oid, before})
+			if errors.Is(err, zeolite.ErrNotYet) || errors.As(err, new(*zeolite.NotFoundError)) {
+				return nil
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// LoadSerial implements zeolite.Storage.
+func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolite.TID) ([]byte, error) {
+	if s.ctx.Err() != nil {
+		return nil, zeolite.ErrClosed
+	}
+	if serial > s.LastTID() {
+		return nil, &zeolite.NotFoundError{OID: oid, TID: serial}
+	}
+	if rev, ok := s.cache.get(oid, serial+1); ok && rev.TID == serial {
+		return bytes.Clone(rev.Data), nil
+	}
+	var data []byte
+	err := s.read(ctx, func(l *link) (err error) {
+		data, err = l.stub.LoadSerial(ctx, oid, serial)
+		return err
+	})
+	return data, err
+}
+
+// CurrentTID implements zeolite.Storage.
+func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (zeolite.TID, error) {
+	var tid zeolite.TID
+	err := s.read(ctx, func(l *link) (err error) {
+		tid, err = l.stub.GetTid(ctx, oid)
+		return err
+	})
+	if err != nil || tid <= s.LastTID() {
+		return tid, err
+	}
+	rev, err := s.LoadBefore(ctx, oid, zeolite.MaxTID)
+	return rev.TID, err
+}
+
+// NextRecord implements zeolite.Storage.
+func (s *Storage) NextRecord(ctx context.Context, from zeolite.OID) (zeolite.CurrentRecord, error) {
+	var rec zeolite.CurrentRecord
+	err := s.read(ctx, func(l *link) (err error) {
+		if !s.Info().RecordIteration {
+			return zeolite.ErrUnsupported
+		}
+		rec, err = l.stub.RecordIternext(ctx, stubs.OptionalOID{OID: from, Set: from != 0})
+		return err
+	})
+	if isException(err, stubs.ClassValueError) {
+		err = &zeolite.NotFoundError{OID: from}
+	}
+	return rec, err
+}
+
+// oidPool holds oids that the server handed out and nobody has asked for yet.
+// It is safe for concurrent use.
+type oidPool struct {
+	mu   sync.Mutex
+	oids []zeolite.OID
+	era  int // counts drops
+}
+
+// drop forgets them: a server that was restarted would hand them out again.
+func (p *oidPool) drop() {
+	p.mu.Lock()
+	p.oids = nil
+	p.era++
+	p.mu.Unlock()
+}
+
+// take moves up to n oids to the end of dst.
+func (p *oidPool) take(dst []zeolite.OID, n int) ([]zeolite.OID, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n = min(n, len(p.oids))
+	dst = append(dst, p.oids[:n]...)
+	p.oids = p.oids[n:]
+	return dst, p.era
+}
+
+func (p *oidPool) put(oids []zeolite.OID, era int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if era == p.era {
+		p.oids = append(p.oids, oids...)
+	}
+}
+
+// oidBatch is how many oids a server gives at once.
+const oidBatch = 100
+
+// NewOIDs implements zeolite.Storage. It asks the server for 100 oids at a
+// time and keeps what is left over for the next call.
+func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
+	if n <= 0 {
+		return nil, errors.New("NewOIDs: n must be positive")
+	}
+	oids := make([]zeolite.OID, 0, n)
+	for {
+		if s.ctx.Err() != nil {
+			return nil, zeolite.ErrClosed
+		}
+		var era int
+		oids, era = s.oids.take(oids, n-len(oids))
+		if len(oids) == n {
+			return oids, nil
+		}
+		var more []zeolite.OID
+		err := s.read(ctx, func(l *link) (err error) {
+			if l.readOnly {
+				return zeolite.ErrReadOnly
+			}
+			more, err = l.stub.NewOIDs(ctx, oidBatch)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(more) == 0 {
+			return nil, &zeolite.StorageError{Message: "the server has no new oids"}
+		}
+		k := min(n-len(oids), len(more))
+		oids = append(oids, more[:k]...)
+		s.oids.put(more[k:], era)
+	}
+}

@@ -1,0 +1,164 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs"
+)
+
+// Txn is a transaction: a zeolite.Txn over the network. It is used by one
+// goroutine at a time.
+//
+// Until Vote nothing is sent, so that a transaction may stay open for long,
+// survives a lost connection, and keeps nobody waiting. What is wrong with a
+// call is told by Vote. A Vote that failed may be made again, if its error
+// says that the connection was lost. From a Vote that succeeded until Finish
+// or Abort the transaction has the connection for itself, and other
+// transactions of this Storage wait in their Vote, in the order in which they
+// came.
+type Txn struct {
+	s     *Storage
+	meta  zeolite.TxnMeta
+	state txnState
+	staging
+
+	// From Vote to the end:
+	id      stubs.TxnID
+	link    *link
+	basis   zeolite.TID // the last transaction known when it voted
+	uploads []*outgoing
+	rewrote []zeolite.OID // by the server, which knows their new state alone
+}
+
+type txnState uint8
+
+const (
+	txnOpen txnState = iota
+	txnVoted
+	txnEnded
+)
+
+const maxMeta = math.MaxUint16
+
+// Begin implements zeolite.Storage. It does not need a connection. The
+// transaction is a *Txn.
+func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn, error) {
+	switch {
+	case s.ctx.Err() != nil:
+		return nil, zeolite.ErrClosed
+	case s.opt.ReadOnly || s.opt.ReadOnlyFallback && s.Info().ReadOnly:
+		return nil, zeolite.ErrReadOnly
+	}
+	for what, b := range map[string][]byte{"user": meta.User, "description": meta.Description, "extension": meta.Extension} {
+		if len(b) > maxMeta {
+			return nil, &zeolite.StorageError{Message: fmt.Sprintf("the %s of a transaction may have %d bytes, not %d", what, maxMeta, len(b))}
+		}
+	}
+	return &Txn{s: s, meta: meta, staging: staging{limit: s.opt.TransactionMemory}}, nil
+}
+
+// open checks that the transaction can still take operations.
+func (t *Txn) open(what string) error {
+	switch {
+	case t.s.ctx.Err() != nil:
+		return zeolite.ErrClosed
+	case t.state == txnVoted:
+		return &zeolite.TransactionError{Message: what + ": the transaction is voted"}
+	case t.state == txnEnded:
+		return &zeolite.TransactionError{Message: what + ": the transaction has ended"}
+	}
+	return nil
+}
+
+// record checks a record to store.
+func (t *Txn) record(what string, data []byte) error {
+	if err := t.open(what); err != nil {
+		return err
+	}
+	if len(data) == 0 {
+		return &zeolite.StorageError{Message: what + ": a record cannot be empty"}
+	}
+	return nil
+}
+
+// Store implements zeolite.Txn. A conflict is told by Vote.
+func (t *Txn) Store(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte) error {
+	if err := t.record("store", data); err != nil {
+		return err
+	}
+	return t.add(op{kind: opStore, oid: oid, serial: serial}, data)
+}
+
+// StoreBlob implements zeolite.Txn. The upload must be one that CreateBlob or
+// AdoptFile of the same Storage made. It is sent by Vote.
+func (t *Txn) StoreBlob(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, blob zeolite.BlobUpload) error {
+	if err := t.record("store", data); err != nil {
+		return err
+	}
+	up, err := t.s.ownUpload(blob)
+	if err != nil {
+		return err
+	}
+	return t.add(op{kind: opStore, oid: oid, serial: serial, blob: up}, data)
+}
+
+// Delete implements zeolite.Txn.
+func (t *Txn) Delete(_ context.Context, oid zeolite.OID, serial zeolite.TID) error {
+	if err := t.open("delete"); err != nil {
+		return err
+	}
+	return t.add(op{kind: opDelete, oid: oid, serial: serial}, nil)
+}
+
+// CheckCurrent implements zeolite.Txn.
+func (t *Txn) CheckCurrent(_ context.Context, oid zeolite.OID, serial zeolite.TID) error {
+	if err := t.open("check"); err != nil {
+		return err
+	}
+	return t.add(op{kind: opCheck, oid: oid, serial: serial}, nil)
+}
+
+// Restore implements zeolite.Txn.
+func (t *Txn) Restore(_ context.Context, oid zeolite.OID, data []byte, prev zeolite.TID) error {
+	if err := t.open("restore"); err != nil {
+		return err
+	}
+	if data != nil && len(data) == 0 {
+		return &zeolite.StorageError{Message: "restore: a record cannot be empty"}
+	}
+	return t.add(op{kind: opRestore, oid: oid, serial: prev}, data)
+}
+
+// RestoreBlob implements zeolite.Txn. The protocol has no such method: the
+// blob is stored on top of whatever revision is current when Vote is called,
+// which is what a copy wants.
+func (t *Txn) RestoreBlob(_ context.Context, oid zeolite.OID, data []byte, prev zeolite.TID, blob zeolite.BlobUpload) error {
+	if err := t.record("restore", data); err != nil {
+		return err
+	}
+	up, err := t.s.ownUpload(blob)
+	if err != nil {
+		return err
+	}
+	return t.add(op{kind: opRestore, oid: oid, serial: prev, blob: up}, data)
+}
+
+// Undo implements zeolite.Txn, except that it returns no oids: which objects
+// are changed, and whether it can be done, is known after Vote only.
+func (t *Txn) Undo(_ context.Context, tid zeolite.TID) ([]zeolite.OID, error) {
+	if err := t.open("undo"); err != nil {
+		return nil, err
+	}
+	if !t.s.Info().Undo {
+		return nil, zeolite.ErrUnsupported
+	}
+	return nil, t.add(op{kind: opUndo, serial: tid}, nil)
+}
+
+// Rewritten returns, after Vote, the objects whose new state is not what the
+// transaction stored, because the server resolved a conflict or undid
+// something. They have to be loaded after Finish.
+func (t *Txn) Rewritten() []zeolite.OID { return t.rewrote }

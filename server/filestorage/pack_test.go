@@ -1,0 +1,302 @@
+package filestorage
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/storagetest"
+)
+
+func (db *testDB) pack(tid zeolite.TID, gc bool) {
+	db.Helper()
+	db.must(db.s.Pack(ctx, tid, zeolite.PackOptions{GC: &gc}))
+}
+
+// After a pack to any moment, everything that is later is as it was.
+func TestPackKeepsTheRest(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			db := newDB(t, Options{BlobDir: filepath.Join(t.TempDir(), "blobs"), PackRemoveOld: seed%2 == 0})
+			rnd := rand.New(rand.NewPCG(seed, 3))
+			randomHistory(db, rnd, 40)
+			all := tids(t, db.s)
+			for range 3 {
+				tid := all[rnd.IntN(len(all))]
+				before := describe(t, db.s, true)
+				db.pack(tid, false)
+				after := describe(t, db.s, true)
+				comparePacked(t, tid, before, after)
+				if seed%3 == 0 {
+					os.Remove(db.path + ".index")
+				}
+				db.reopen()
+				if again := describe(t, db.s, true); !reflect.DeepEqual(again, after) {
+					t.Fatalf("packed to %v: differs after opening again", tid)
+				}
+				randomHistory(db, rnd, 5)
+				all = tids(t, db.s)
+			}
+		})
+	}
+}
+
+// comparePacked compares loads for the moments after a pack time, and blobs.
+func comparePacked(t *testing.T, tid zeolite.TID, before, after described) {
+	t.Helper()
+	if before.Last != after.Last {
+		t.Errorf("last transaction was %v, is %v", before.Last, after.Last)
+	}
+	for oid, loads := range before.Loads {
+		for at, want := range loads {
+			if at <= tid.String() {
+				continue
+			}
+			got, known := after.Loads[oid][at]
+			if !known && after.Loads[oid] != nil {
+				continue // the transaction is gone, so nobody asked
+			}
+			if !known || want == "notfound" || want == "notyet" {
+				if want != "notfound" && want != "notyet" || known && got != "notfound" && got != "notyet" {
+					t.Errorf("packed to %v: load of %v before %v: got %.80v, want %.80v", tid, oid, at, got, want)
+				}
+				continue
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("packed to %v: load of %v before %v: got %.80v, want %.80v", tid, oid, at, got, want)
+			}
+			rev := want.([]any)
+			if blob, had := before.Blobs[oid+rev[1].(string)]; had && after.Blobs[oid+rev[1].(string)] != blob {
+				t.Errorf("packed to %v: the blob of %v at %v is gone", tid, oid, rev[1])
+			}
+		}
+	}
+}
+
+// Python reads what we packed as we do, and what we pack has the same loads as
+// what Python packs.
+func TestPythonReadsPacked(t *testing.T) {
+	p := newInspector(t)
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			blobs := filepath.Join(t.TempDir(), "blobs")
+			db := newDB(t, Options{BlobDir: blobs})
+			rnd := rand.New(rand.NewPCG(seed, 4))
+			randomHistory(db, rnd, 40)
+			all := tids(t, db.s)
+			db.pack(all[rnd.IntN(len(all))], false)
+			randomHistory(db, rnd, 5)
+			got := describe(t, db.s, true)
+			db.close()
+			compare(t, got, p.ask(db.path, blobs, true))
+		})
+	}
+}
+
+// At any point of a pack a crash leaves the old database or the new one, and
+// loses no commit.
+func TestCrashInPack(t *testing.T) {
+	for _, removeOld := range []bool{false, true} {
+		s, w := newCrashDB(t, Options{BlobDir: "blobs", PackRemoveOld: removeOld})
+		defer s.Close()
+		serials := map[zeolite.OID]zeolite.TID{}
+		put := func(i int) zeolite.TID {
+			oid := zeolite.OID(i % 3)
+			data := map[zeolite.OID]string{oid: strings.Repeat(fmt.Sprint(i), 400)}
+			tid, err := w.commit(s, data, nil, serials)
+			if err != nil {
+				t.Fatal(err)
+			}
+			serials[oid] = tid
+			return tid
+		}
+		for i := range 9 {
+			put(i)
+		}
+		start := w.fs.count()
+		no := false
+		if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: &no}); err != nil {
+			t.Fatal(err)
+		}
+		packed := w.fs.count()
+		for i := range 4 {
+			put(i)
+		}
+		// What the pack forgot need not be found any more.
+		current := map[zeolite.TID]bool{}
+		for _, tid := range serials {
+			current[tid] = true
+		}
+		kept := map[zeolite.TID]*witnessed{}
+		for _, tid := range tids(t, s) {
+			kept[tid] = w.txns[tid]
+		}
+		for n := start; n <= len(w.fs.ops); n++ {
+			for try := range 3 {
+				files := w.fs.crash(n, rand.New(rand.NewPCG(uint64(n), uint64(try))))
+				t.Run(fmt.Sprintf("%v.%d.%d", removeOld, n, try), func(t *testing.T) {
+					all := w.txns
+					if n >= packed || isPacked(files["Data.fs"]) {
+						w.txns = kept
+					}
+					defer func() { w.txns = all }()
+					w.check(t, n, files, false)
+				})
+			}
+		}
+	}
+}
+
+// isPacked says whether the first transaction of a file is.
+func isPacked(b []byte) bool {
+	return len(b) > magicLen+txnHdrLen && b[magicLen+statusOffset] == statusPacked
+}
+
+// An error anywhere leaves a storage that works.
+func TestPackErrors(t *testing.T) {
+	for nth := 0; ; nth++ {
+		s, w := newCrashDB(t, Options{BlobDir: "blobs"})
+		serials := map[zeolite.OID]zeolite.TID{}
+		for i := range 6 {
+			tid, err := w.commit(s, map[zeolite.OID]string{1: fmt.Sprint("text ", i)}, nil, serials)
+			if err != nil {
+				t.Fatal(err)
+			}
+			serials[1] = tid
+		}
+		count := 0
+		w.fs.fail = func(op fsOp) error {
+			if op.kind == "remove" {
+				return nil
+			}
+			if count++; count-1 == nth {
+				return errors.New("the disk is on fire")
+			}
+			return nil
+		}
+		no := false
+		err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: &no})
+		w.fs.fail = nil
+		readOnly := s.Info().ReadOnly
+		if _, e := w.commit(s, map[zeolite.OID]string{1: "after"}, nil, serials); (e != nil) != readOnly {
+			t.Errorf("error %d (%v): the commit after: %v", nth, err, e)
+		}
+		if rev, e := s.LoadBefore(ctx, 1, zeolite.MaxTID); e != nil || !readOnly && string(rev.Data) != "after" {
+			t.Errorf("error %d (%v): load: %q, %v", nth, err, rev.Data, e)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if count <= nth {
+			break
+		}
+	}
+}
+
+func TestPackKeepsOld(t *testing.T) {
+	for _, removeOld := range []bool{false, true} {
+		blobs := filepath.Join(t.TempDir(), "blobs")
+		db := newDB(t, Options{BlobDir: blobs, PackRemoveOld: removeOld})
+		var oid zeolite.OID = 7
+		var serial zeolite.TID
+		for i := range 3 {
+			u, err := db.s.CreateBlob(ctx)
+			db.must(err)
+			_, err = fmt.Fprint(u, i)
+			db.must(err)
+			db.must(u.Complete())
+			serial = db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+				return tx.StoreBlob(ctx, oid, serial, storagetest.BlobRecord(), u)
+			})
+		}
+		before := db.bytes()
+		db.pack(serial, false)
+		old, err := os.ReadFile(db.path + ".old")
+		if removeOld {
+			if err == nil || exists(blobs+".old") {
+				t.Error("old files were kept")
+			}
+			continue
+		}
+		if err != nil || string(old) != string(before) {
+			t.Errorf("Data.fs.old: %v, %d bytes, want %d", err, len(old), len(before))
+		}
+		n := 0
+		filepath.WalkDir(blobs+".old", func(name string, e os.DirEntry, err error) error {
+			if strings.HasSuffix(name, blobSuffix) {
+				n++
+			}
+			return err
+		})
+		if n != 3 {
+			t.Errorf("%s.old has %d blobs, want 3", blobs, n)
+		}
+		if !exists(filepath.Join(blobs+".old", layoutMarker)) {
+			t.Error("no layout marker in the old blob directory")
+		}
+		// A pack that does nothing leaves what was kept.
+		db.pack(serial-1000, false)
+		if !exists(db.path + ".old") {
+			t.Error("a pack that did nothing removed Data.fs.old")
+		}
+	}
+}
+
+func TestPackCollectsGarbage(t *testing.T) {
+	db := newDB(t, Options{})
+	put := func(oid, serial zeolite.TID, data []byte) zeolite.TID {
+		return db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error { return tx.Store(ctx, zeolite.OID(oid), serial, data) })
+	}
+	root := put(0, 0, storagetest.Record("root", 1, 99)) // 99 does not exist
+	put(1, 0, storagetest.Record("one", 2))
+	put(2, 0, storagetest.Record("two", 1))
+	put(3, 0, storagetest.Record("garbage", 4))
+	put(4, 0, storagetest.Record("garbage", 3))
+	last := put(5, 0, storagetest.Record("found again later"))
+	put(0, root, storagetest.Record("root", 1, 5))
+	db.pack(last, true)
+	for oid := range zeolite.OID(6) {
+		_, err := db.s.LoadBefore(ctx, oid, zeolite.MaxTID)
+		if gone := isNotFound(err); gone != (oid == 3 || oid == 4) {
+			t.Errorf("oid %v: %v", oid, err)
+		}
+	}
+	if !db.log.contains("dangles") {
+		t.Error("a dangling reference was not logged")
+	}
+
+	// Without a root everything would be garbage.
+	empty := newDB(t, Options{})
+	empty.store(3, 0, string(storagetest.Record("x")))
+	yes := true
+	if err := empty.s.Pack(ctx, empty.s.LastTID(), zeolite.PackOptions{GC: &yes}); !errors.As(err, new(*zeolite.NotFoundError)) {
+		t.Errorf("pack without a root: %v", err)
+	}
+	empty.wantLoad(3, zeolite.MaxTID, string(storagetest.Record("x")))
+}
+
+// A transaction that is voted when a pack begins finishes after it.
+func TestPackWithVotedTxn(t *testing.T) {
+	db := newDB(t, Options{SpillBytes: 100})
+	first := db.store(1, 0, "first")
+	second := db.store(1, first, "second")
+	tx, err := db.s.Begin(ctx, zeolite.TxnMeta{})
+	db.must(err)
+	db.must(tx.Store(ctx, 1, second, []byte("third")))
+	db.must(tx.Store(ctx, 2, 0, make([]byte, 1000)))
+	db.must(tx.Vote(ctx))
+	db.pack(second, false)
+	third, err := tx.Finish(ctx, nil)
+	db.must(err)
+	db.wantLoad(1, zeolite.MaxTID, "third")
+	db.wantLoad(1, third, "second")
+	db.reopen()
+	db.wantLoad(1, zeolite.MaxTID, "third")
+	db.wantLoad(1, third, "second")
+}

@@ -1,0 +1,173 @@
+package filestorage
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// removedBlob names the blob of a revision that is packed away.
+type removedBlob struct {
+	oid zeolite.OID
+	tid zeolite.TID
+}
+
+// removedList is a file in the blob directory that says what a pack is going to
+// remove: lines of 32 hexadecimal digits, an oid and a tid. (Python also writes
+// lines of 16, an oid.) It is written before the packed database takes its
+// place, so that what is left to do after a crash can be done later; each entry
+// is believed only if the database does not have the revision.
+const removedList = ".removed"
+
+func (p *packer) writeRemoved() error {
+	d := p.s.blobs
+	if d == nil {
+		return nil
+	}
+	var b bytes.Buffer
+	for _, r := range p.removed {
+		fmt.Fprintf(&b, "%x%x\n", r.oid.Bytes(), r.tid.Bytes())
+	}
+	p.removed = nil
+	f, err := d.fs.OpenFile(filepath.Join(d.path, removedList), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return blobError("cannot write down which blobs to remove", err)
+	}
+	if _, err = f.WriteAt(b.Bytes(), 0); err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = d.fs.SyncDir(d.path)
+	}
+	return blobError("cannot write down which blobs to remove", err)
+}
+
+// removePackedBlobs removes the blobs that are listed, or moves them to
+// <blob directory>.old; the others get a second name there.
+func (s *Storage) removePackedBlobs(ctx context.Context) error {
+	d := s.blobs
+	if d == nil {
+		return nil
+	}
+	list := filepath.Join(d.path, removedList)
+	f, err := os.Open(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	old := d.path + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if s.opts.PackRemoveOld {
+		old = ""
+	} else if err := d.startOld(old); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.removeListed(lines.Text(), old); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	if old != "" {
+		if err := d.linkAll(ctx, old); err != nil {
+			return err
+		}
+	}
+	return d.fs.Remove(list)
+}
+
+// removeListed removes what one line of the list names, or moves it to old,
+// unless the database still has it.
+func (s *Storage) removeListed(line, old string) error {
+	b, err := hex.DecodeString(strings.TrimSpace(line))
+	if err != nil || len(b) != 2*zeolite.IDLen {
+		s.log.Warn("passing over a line of the list of blobs to remove", "line", line)
+		return nil
+	}
+	oid, _ := zeolite.OIDFromBytes(b[:zeolite.IDLen])
+	tid, _ := zeolite.TIDFromBytes(b[zeolite.IDLen:])
+	g, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer g.release()
+	var buf [recHdrLen + backLen]byte
+	if h, _, err := g.revision(oid, tid, buf[:]); err != nil || h.pos != 0 {
+		return err
+	}
+	d := s.blobs
+	name := d.file(oid, tid)
+	if old == "" {
+		err = d.fs.Remove(name)
+	} else {
+		to := old + strings.TrimPrefix(name, d.path)
+		if err = os.MkdirAll(filepath.Dir(to), 0o777); err == nil {
+			err = d.fs.Rename(name, to)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Directories go when they are empty; a commit makes its own again.
+	for dir := filepath.Dir(name); len(dir) > len(d.path); dir = filepath.Dir(dir) {
+		if d.fs.Remove(dir) != nil {
+			break
+		}
+	}
+	return nil
+}
+
+// startOld makes the directory that keeps what blobs there were.
+func (d *blobDir) startOld(old string) error {
+	if err := os.Mkdir(old, 0o777); err != nil {
+		return err
+	}
+	return os.Link(filepath.Join(d.path, layoutMarker), filepath.Join(old, layoutMarker))
+}
+
+// linkAll gives every blob a second name in old.
+func (d *blobDir) linkAll(ctx context.Context, old string) error {
+	return filepath.WalkDir(d.path, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		if e.IsDir() || !strings.HasSuffix(name, blobSuffix) {
+			return ctx.Err()
+		}
+		to := old + strings.TrimPrefix(name, d.path)
+		err = os.Link(name, to)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(filepath.Dir(to), 0o777); err == nil {
+				err = os.Link(name, to)
+			}
+		}
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		return err
+	})
+}

@@ -1,0 +1,165 @@
+package filestorage
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/references"
+)
+
+// errResurrected says that a transaction that was committed during the pack
+// refers to an object that was garbage when the pack began.
+var errResurrected = errors.New("a transaction refers to an object that was found to be garbage")
+
+// mark marks the objects that can be reached from the root, or from any record
+// of a later transaction. It follows references level by level, in the order
+// of file positions: so the file is read mostly forward.
+func (p *packer) mark() error {
+	if p.current.len() == 0 {
+		return nil
+	}
+	level, ok := p.reach(nil, zeolite.RootOID)
+	if !ok {
+		return &zeolite.StorageError{
+			Class:   "builtins.KeyError",
+			Message: "cannot collect garbage: there is no root object, so everything would be garbage",
+			Err:     &zeolite.NotFoundError{OID: zeolite.RootOID},
+		}
+	}
+	level, err := p.reachFromLater(level)
+	if err != nil {
+		return err
+	}
+	var oids []zeolite.OID
+	var next []int64
+	done, total := int64(0), int64(p.current.len())
+	for len(level) > 0 {
+		slices.Sort(level)
+		next = next[:0]
+		for _, pos := range level {
+			h, data, err := p.recordAt(pos, p.buf[:])
+			if err != nil {
+				return err
+			}
+			p.kept += recHdrLen + int64(len(data))
+			if oids, err = p.references(oids[:0], h.oid, data); err != nil {
+				return err
+			}
+			for _, oid := range oids {
+				if next, ok = p.reach(next, oid); !ok {
+					p.dangles(h.oid, oid)
+				}
+			}
+			done++
+			if err := p.step("mark", done, total); err != nil {
+				return err
+			}
+		}
+		level, next = next, level
+	}
+	if p.dangling > 0 {
+		p.s.log.Warn("there are references to objects that do not exist", "path", p.s.path, "count", p.dangling)
+	}
+	return nil
+}
+
+// reach marks an object and adds the position of its record to level, if that
+// is new. It fails if there is no such object as of p.tid.
+func (p *packer) reach(level []int64, oid zeolite.OID) ([]int64, bool) {
+	pos, ok := p.current.get(oid)
+	if ok && pos&markBit == 0 {
+		p.current.set(oid, pos|markBit)
+		level = append(level, pos)
+	}
+	return level, ok
+}
+
+// reachFromLater adds what the transactions later than p.tid refer to.
+func (p *packer) reachFromLater(level []int64) ([]int64, error) {
+	end := p.g.end.Load()
+	p.markedTo = end
+	w := newWindow(p.g.file)
+	var oids []zeolite.OID
+	for pos := p.packPos; pos < end; {
+		t, err := w.txn(pos, end)
+		if err != nil {
+			return nil, err
+		}
+		for at := t.records(); at < t.end(); {
+			r, err := w.record(&t, at)
+			if err != nil {
+				return nil, err
+			}
+			// The object itself: what it was before may still be read.
+			level, _ = p.reach(level, r.oid)
+			_, data, err := p.recordAt(at, p.buf[:])
+			if err != nil {
+				return nil, err
+			}
+			if oids, err = p.references(oids[:0], r.oid, data); err != nil {
+				return nil, err
+			}
+			for _, oid := range oids {
+				level, _ = p.reach(level, oid)
+			}
+			at = r.next()
+		}
+		pos = t.next()
+		if err := p.step("mark later", pos, end); err != nil {
+			return nil, err
+		}
+	}
+	return level, nil
+}
+
+// recordAt reads the record at pos with the data it has or points to.
+func (p *packer) recordAt(pos int64, buf []byte) (recHeader, []byte, error) {
+	n, err := p.g.file.ReadAt(buf, pos)
+	if n < recHdrLen+backLen {
+		return recHeader{}, nil, readError(pos, err)
+	}
+	h := parseRecHeader(buf[:n], pos)
+	if err := h.check(h.oid, p.g.bound.Load()); err != nil {
+		return h, nil, err
+	}
+	data, err := p.g.readData(h, buf, n)
+	return h, data, err
+}
+
+// references finds the references of a record. A record that cannot be
+// understood stops the pack: what it refers to would be lost.
+func (p *packer) references(oids []zeolite.OID, of zeolite.OID, data []byte) ([]zeolite.OID, error) {
+	oids, err := references.Find(oids, data)
+	if err != nil {
+		return nil, &zeolite.StorageError{Message: "cannot collect garbage: cannot read the references of oid " + of.String(), Err: err}
+	}
+	return oids, nil
+}
+
+// dangles takes note of a reference to an object that does not exist.
+func (p *packer) dangles(from, to zeolite.OID) {
+	const logged = 10
+	if p.dangling++; p.dangling <= logged {
+		p.s.log.Warn("a reference dangles", "path", p.s.path, "from", from, "to", to)
+	}
+}
+
+// checkResurrected fails if the record of a transaction that was committed
+// after mark refers to an object that mark did not reach.
+func (p *packer) checkResurrected(r recHeader) error {
+	_, data, err := p.recordAt(r.pos, p.buf[:])
+	if err != nil {
+		return err
+	}
+	oids, err := p.references(nil, r.oid, data)
+	if err != nil {
+		return err
+	}
+	for _, oid := range append(oids, r.oid) {
+		if pos, ok := p.current.get(oid); ok && pos&markBit == 0 {
+			return errResurrected
+		}
+	}
+	return nil
+}
