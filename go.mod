@@ -4,5 +4,6 @@ go 1.26.8
 
 require (
 	github.com/gofrs/flock v0.13.1 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 )

@@ -87,17 +87,13 @@ func openBlobCache(s *Storage) (*blobCache, error) {
 
 // writeMarker writes the .layout file, all of it or nothing.
 func writeMarker(path string) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".layout-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.WriteString(layoutCache)
-	err = errors.Join(err, tmp.Chmod(0o666&^umask()), tmp.Close())
+	tmp := path + "-" + randomName()
+	err := os.WriteFile(tmp, []byte(layoutCache), 0o666)
 	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		os.Remove(tmp.Name())
+		os.Remove(tmp)
 	}
 	return err
 }
@@ -217,7 +213,7 @@ func (b *blobCache) keep(path string, size int64, oid zeolite.OID, tid zeolite.T
 		return blobError("cannot put a blob into the cache", err)
 	}
 	defer unlock()
-	if err := os.Chmod(path, 0o444&^umask()); err == nil {
+	if err = protect(path); err == nil {
 		err = os.Rename(path, b.path(blobKey{oid, tid}))
 	}
 	if err != nil {
@@ -226,6 +222,15 @@ func (b *blobCache) keep(path string, size int64, oid zeolite.OID, tid zeolite.T
 	}
 	b.grew(size)
 	return nil
+}
+
+// protect takes from a file the permission to write.
+func protect(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, st.Mode()&^0o222)
 }
 
 // create starts an upload.
@@ -256,6 +261,3 @@ func (b *blobCache) share(u *upload, oid zeolite.OID, serial zeolite.TID) (strin
 	}
 	return name, nil
 }
-
-// close waits for what goes on in the background.
-func (b *blobCache) close() error { return nil }

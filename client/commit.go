@@ -320,6 +320,8 @@ type commit struct {
 	visible chan struct{} // and it is visible, if it is committed
 	tid     zeolite.TID   // not zero if committed
 	failure error         // if it is not
+	// unanswered says that the failure is that of the connection.
+	unanswered bool
 }
 
 // commit moves all that the transaction has to what remains of it.
@@ -363,7 +365,7 @@ func (c *commit) answered(tid stubs.OptionalTID, err error) {
 
 // lost says that the answer will not come.
 func (c *commit) lost(err error) {
-	c.failure = err
+	c.failure, c.unanswered = err, true
 	close(c.ended)
 	c.s.turn.Release(1)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"sync"
 	"syscall"
 )
 
@@ -37,11 +36,3 @@ func openLocked(path string, flag int) (*os.File, error) {
 	}
 	return file, nil
 }
-
-// umask returns the bits that files of this process must not have. It can only
-// be read by setting it.
-var umask = sync.OnceValue(func() os.FileMode {
-	old := syscall.Umask(0o022)
-	syscall.Umask(old)
-	return os.FileMode(old)
-})

@@ -6,7 +6,6 @@ import (
 	"errors"
 
 	"github.com/zeolite-go/zeolite"
-	"github.com/zeolite-go/zeolite/stubs"
 )
 
 // InDoubtError says that the server was asked to commit a transaction and that
@@ -40,27 +39,25 @@ func (s *Storage) Outcome(ctx context.Context, inDoubt error) (zeolite.TID, erro
 		return 0, errors.New("client: the error is not an *InDoubtError of this storage")
 	}
 	c := e.c
-	for {
-		select {
-		case <-c.ended:
-		case <-ctx.Done():
-			return 0, s.ctxErr(ctx)
-		case <-s.ctx.Done():
-			return 0, zeolite.ErrClosed
-		}
-		if c.tid != 0 {
-			<-c.visible
-			return c.tid, nil
-		}
-		if !c.unanswered {
-			return 0, nil
-		}
-		tid, err := c.search(ctx)
-		if err == nil {
-			c.staging.close()
-		}
-		return tid, err
+	select {
+	case <-c.ended:
+	case <-ctx.Done():
+		return 0, s.ctxErr(ctx)
+	case <-s.ctx.Done():
+		return 0, zeolite.ErrClosed
 	}
+	switch {
+	case c.tid != 0:
+		<-c.visible
+		return c.tid, nil
+	case !c.unanswered:
+		return 0, nil
+	}
+	tid, err := c.search(ctx)
+	if err == nil {
+		c.staging.close()
+	}
+	return tid, err
 }
 
 // search finds the transaction at the server.
@@ -91,22 +88,26 @@ func (c *commit) search(ctx context.Context) (zeolite.TID, error) {
 // gets through a vote on the same objects comes after it. Whether that vote
 // succeeds does not matter.
 func (c *commit) barrier(ctx context.Context) error {
-	tx, err := c.s.Begin(ctx, zeolite.TxnMeta{})
+	begun, err := c.s.Begin(ctx, zeolite.TxnMeta{})
 	if err != nil {
 		return err
 	}
+	tx := begun.(*Txn)
 	defer tx.Abort()
-	err = c.staging.each(func(o *op) error {
-		switch o.kind {
-		case opUndo, opRestore:
-			// These need the lock of the whole storage, and so does an undo.
-			_, err := tx.Undo(ctx, zeolite.MaxTID)
-			return err
-		default:
-			return tx.CheckCurrent(ctx, o.oid, o.serial)
-		}
-	})
-	if err != nil {
+	// An undo needs the lock of the whole storage, and this one fails.
+	probe := op{kind: opUndo, serial: zeolite.MaxTID}
+	if c.meta.TID == 0 {
+		_ = c.staging.each(func(o *op) error {
+			if o.kind == opUndo || o.kind == opRestore {
+				probe = op{kind: opUndo, serial: zeolite.MaxTID}
+				return errStop
+			}
+			// One object is enough: it had the locks of all of them.
+			probe = op{kind: opCheck, oid: o.oid, serial: o.serial}
+			return nil
+		})
+	}
+	if err := tx.add(probe, nil); err != nil {
 		return err
 	}
 	if err := tx.Vote(ctx); SafeToRepeat(err) || ctx.Err() != nil || errors.Is(err, zeolite.ErrClosed) || errors.Is(err, zeolite.ErrReadOnly) {
@@ -114,6 +115,8 @@ func (c *commit) barrier(ctx context.Context) error {
 	}
 	return nil
 }
+
+var errStop = errors.New("stop")
 
 // is tells whether txn is what was committed here.
 func (c *commit) is(txn *zeolite.TransactionRecord) (bool, error) {
@@ -167,8 +170,3 @@ func (c *commit) is(txn *zeolite.TransactionRecord) (bool, error) {
 	}
 	return true, nil
 }
-
-var _ error = (*InDoubtError)(nil)
-
-// txnIDs are chosen so that two transactions of a connection never share one.
-func (s *Storage) newTxnID() stubs.TxnID { return stubs.TxnID(s.lastID.Add(1)) }

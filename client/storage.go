@@ -114,9 +114,6 @@ func (s *Storage) Close() error {
 		s.background.Wait()
 		s.pub.working.Wait()
 		s.closeErr = s.cache.closeJournal()
-		if s.blobs != nil {
-			s.closeErr = errors.Join(s.closeErr, s.blobs.close())
-		}
 	})
 	return s.closeErr
 }

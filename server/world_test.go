@@ -57,7 +57,15 @@ func (p *peer) voted(oid zeolite.OID, serial zeolite.TID, data []byte) int64 {
 // finish finishes a voted transaction.
 func (p *peer) finish(id int64) zeolite.TID {
 	p.t.Helper()
-	return asTID(p.t, p.call("tpc_finish", id))
+	tid := asTID(p.t, p.call("tpc_finish", id))
+	// The new size comes in front of the reply.
+	last := len(p.early) - 1
+	if last < 0 || p.early[last].name != "info" {
+		p.t.Errorf("in front of the reply to tpc_finish came %v, want info at last", p.early)
+	} else {
+		p.early = p.early[:last]
+	}
+	return tid
 }
 
 // commit commits one object.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +11,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
-	"github.com/zeolite-go/zeolite/server/filestorage"
+	"github.com/zeolite-go/zeolite/server/config"
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
@@ -23,9 +27,12 @@ const serveHelp = `Serve a database to ZEO clients: a Data.fs file, and a direct
   zeolite serve                        ./data, created if absent, on 127.0.0.1:8100
   zeolite serve -a 0.0.0.0:8100 -f var/Data.fs -b var/blobs
   zeolite serve -a /run/zeo.sock -f var/Data.fs -b var/blobs
+  zeolite serve -C etc/zeo.conf        what runzeo -C serves, in the same way
+  zeolite serve -C etc/zeo.conf --check
 
 Clients connect as to any ZEO server. SIGTERM or SIGINT ends it: running commits
-are ended, clients are disconnected, and the index is saved.
+are ended, clients are disconnected, and the index is saved. SIGHUP reads the TLS
+certificates again; SIGUSR2 opens the log files again, after they were rotated.
 `
 
 const (
@@ -36,7 +43,10 @@ const (
 )
 
 type serveFlags struct {
+	config               string
+	check                bool
 	address, file, blobs string
+	pidFile              string
 	msgpack, readOnly    bool
 	timeout              float64
 	verbose              bool
@@ -45,9 +55,12 @@ type serveFlags struct {
 func serve(args []string) error {
 	var f serveFlags
 	fs := newFlags("serve", serveHelp)
-	fs.StringVar(&f.address, "a", defaultAddress, "listen on `ADDRESS`: HOST:PORT, PORT (all hosts), or the path of a Unix socket")
+	fs.StringVar(&f.config, "C", "", "read the configuration from zeo.conf `FILE`; other flags override it")
+	fs.BoolVar(&f.check, "check", false, "with -C: only say whether the configuration is right")
+	fs.StringVar(&f.address, "a", "", "listen on `ADDRESS`: HOST:PORT, PORT (all hosts), or the path of a Unix socket (default "+defaultAddress+")")
 	fs.StringVar(&f.file, "f", "", "serve the database `FILE` (default data/Data.fs); created if absent")
 	fs.StringVar(&f.blobs, "b", "", "keep blobs in `DIR` (default data/blobs if -f is not given, else none)")
+	fs.StringVar(&f.pidFile, "pid-file", "", "write the process id to `FILE`")
 	fs.BoolVar(&f.msgpack, "msgpack", os.Getenv("ZEO_MSGPACK") != "", "offer clients the msgpack encoding rather than pickle")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
@@ -55,75 +68,155 @@ func serve(args []string) error {
 	if err := parse(fs, args); err != nil {
 		return err
 	}
-	if fs.NArg() > 0 {
+	switch {
+	case fs.NArg() > 0:
 		return &usageError{fmt.Sprintf("unexpected argument %q", fs.Arg(0))}
-	}
-	if f.timeout < 0 {
+	case f.timeout < 0:
 		return &usageError{"-t must not be negative"}
+	case f.config != "" && (f.file != "" || f.blobs != ""):
+		return &usageError{"-f and -b do not go with -C: the configuration names the storages"}
+	case f.check && f.config == "":
+		return &usageError{"--check needs -C FILE"}
 	}
-	level := slog.LevelInfo
-	if f.verbose {
-		level = slog.LevelDebug
-	}
-	return f.serve(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), os.Stdout)
-}
-
-func (f *serveFlags) serve(log *slog.Logger, out io.Writer) (err error) {
-	network, address, err := splitAddress(f.address, "", "8100")
+	cfg, err := f.configuration()
 	if err != nil {
 		return err
 	}
-	if f.file == "" {
-		if f.blobs == "" {
-			f.blobs = filepath.Join(defaultDir, "blobs")
+	if f.check {
+		if err := cfg.Check(); err != nil {
+			return err
 		}
-		f.file = filepath.Join(defaultDir, "Data.fs")
-		if !f.readOnly {
-			if err := os.MkdirAll(defaultDir, 0o777); err != nil {
-				return err
+		fmt.Print(cfg.Describe())
+		for _, w := range cfg.Warnings {
+			fmt.Printf("warning: %v\n", w)
+		}
+		fmt.Println("The configuration is right.")
+		return nil
+	}
+	return f.run(cfg, os.Stdout)
+}
+
+// configuration makes one configuration of file, flags and defaults.
+func (f *serveFlags) configuration() (*config.Config, error) {
+	var cfg *config.Config
+	var err error
+	if f.config != "" {
+		if cfg, err = config.Load(f.config); err != nil {
+			return nil, err
+		}
+	} else {
+		if f.address == "" {
+			f.address = defaultAddress
+		}
+		if f.file == "" {
+			f.file = filepath.Join(defaultDir, "Data.fs")
+			if f.blobs == "" {
+				f.blobs = filepath.Join(defaultDir, "blobs")
+			}
+			if !f.readOnly {
+				if err := os.MkdirAll(defaultDir, 0o777); err != nil {
+					return nil, err
+				}
 			}
 		}
+		if cfg, err = config.FromFlags(f.address, f.file); err != nil {
+			return nil, &usageError{err.Error()}
+		}
+		cfg.Storages[0].Spec.(*config.FileStorage).BlobDir = f.blobs
+		cfg.EventLog = config.EventLog{}
+	}
+	if f.config != "" && f.address != "" {
+		if cfg.ZEO.Address, err = config.ParseAddress(f.address); err != nil {
+			return nil, &usageError{err.Error()}
+		}
+	}
+	if f.timeout > 0 {
+		cfg.ZEO.TransactionTimeout = time.Duration(f.timeout * float64(time.Second))
+	}
+	if f.pidFile != "" {
+		cfg.ZEO.PIDFilename = f.pidFile
+	}
+	cfg.ZEO.ReadOnly = cfg.ZEO.ReadOnly || f.readOnly
+	cfg.ZEO.Msgpack = cfg.ZEO.Msgpack || f.msgpack
+	return cfg, nil
+}
+
+// run serves until a signal ends it.
+func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
+	log, logs, err := f.logger(cfg)
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "warning", fmt.Sprint(w))
 	}
 
 	// Signals count from here on: what is opened is closed again.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
-	storage, err := filestorage.Open(f.file, filestorage.Options{
-		ReadOnly: f.readOnly,
-		BlobDir:  f.blobs,
-		Logger:   log,
-	})
+	opt := server.Options{
+		ReadOnly:           cfg.ZEO.ReadOnly,
+		TransactionTimeout: cfg.ZEO.TransactionTimeout,
+		InvalidationAge:    cfg.ZEO.InvalidationAge,
+		Logger:             log,
+	}
+	if cfg.ZEO.Msgpack {
+		opt.Encoding = zrpc.Msgpack
+	}
+	certificates, err := loadCertificates(cfg.ZEO.SSL)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, storage.Close()) }()
-
-	opt := server.Options{
-		ReadOnly:           f.readOnly,
-		TransactionTimeout: time.Duration(f.timeout * float64(time.Second)),
-		Logger:             log,
-	}
-	if f.msgpack {
-		opt.Encoding = zrpc.Msgpack
+	if certificates != nil {
+		opt.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certificates.current}
 	}
 	srv := server.New(opt)
-	if err := srv.AddStorage("1", storage); err != nil {
-		return err
+	for _, s := range cfg.Storages {
+		storage, err := openStorage(s.Spec, cfg.ZEO.ReadOnly, log)
+		if err != nil {
+			return fmt.Errorf("storage %s: %w", s.Name, err)
+		}
+		defer func() { err = errors.Join(err, closeStorage(storage, log)) }()
+		if err := srv.AddStorage(s.Name, storage); err != nil {
+			return err
+		}
 	}
+	network, address := cfg.ZEO.Address.Network(), cfg.ZEO.Address.String()
 	listener, err := listen(network, address)
 	if err != nil {
 		return err
 	}
-	log.Info("listening", "address", listener.Addr().String(), "file", f.file, "blobs", f.blobs)
-	f.greet(out, listener.Addr())
+	defer listener.Close()
+	if name := cfg.ZEO.PIDFilename; name != "" {
+		if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o666); err != nil {
+			log.Error("cannot write the process id", "error", err)
+		}
+		defer os.Remove(name)
+	}
+	log.Info("listening", "address", listener.Addr().String(), "storages", strings.Join(srv.Names(), ", "), "tls", opt.TLS != nil)
+	if f.config == "" {
+		f.greet(out, listener.Addr())
+	}
 
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	for ctx.Err() == nil {
+		select {
+		case err := <-served:
+			return err
+		case s := <-signals:
+			if s == syscall.SIGUSR2 {
+				logs.reopen(log)
+			} else {
+				certificates.reload(log)
+			}
+		case <-ctx.Done():
+		}
 	}
 	stop() // a second signal kills
 	log.Info("shutting down")
@@ -132,15 +225,25 @@ func (f *serveFlags) serve(log *slog.Logger, out io.Writer) (err error) {
 	if err := srv.Shutdown(limit); err != nil {
 		log.Warn("some clients did not take what was queued for them", "error", err)
 	}
-	log.Info("stopped")
 	return nil
+}
+
+func closeStorage(storage zeolite.Storage, log *slog.Logger) error {
+	name := storage.Info().Name
+	err := storage.Close()
+	if err == nil {
+		log.Info("stopped", "storage", name)
+	}
+	return err
 }
 
 // greet says in plain words what is served and how to connect.
 func (f *serveFlags) greet(out io.Writer, addr net.Addr) {
 	fmt.Fprintf(out, "Serving %s on %s\n", f.file, addr)
+	blobCache := ""
 	if f.blobs != "" {
 		fmt.Fprintf(out, "Blobs are in %s\n", f.blobs)
+		blobCache = `, blob_dir="blob-cache"`
 	}
 	python := fmt.Sprintf("%q", addr.String())
 	if tcp, ok := addr.(*net.TCPAddr); ok {
@@ -150,6 +253,6 @@ func (f *serveFlags) greet(out io.Writer, addr net.Addr) {
 		}
 		python = fmt.Sprintf("(%q, %d)", host, tcp.Port)
 	}
-	fmt.Fprintf(out, "Connect from Python:\n\n    import ZEO\n    db = ZEO.DB(%s, blob_dir=\"blob-cache\")\n\n", python)
+	fmt.Fprintf(out, "Connect from Python:\n\n    import ZEO\n    db = ZEO.DB(%s%s)\n\n", python, blobCache)
 	fmt.Fprintln(out, "Ctrl-C ends it.")
 }

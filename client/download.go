@@ -1,0 +1,242 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// blobFlight is the download of a blob under way in this process. err may be
+// read when done is closed.
+type blobFlight struct {
+	done chan struct{}
+	err  error
+}
+
+// fetch brings a blob into the cache, or waits until somebody else has done so.
+func (b *blobCache) fetch(ctx context.Context, k blobKey) error {
+	b.mu.Lock()
+	f := b.flights[k]
+	if f == nil {
+		f = &blobFlight{done: make(chan struct{})}
+		b.flights[k] = f
+		b.mu.Unlock()
+		b.s.spawn(func() {
+			f.err = b.bring(k)
+			b.mu.Lock()
+			delete(b.flights, k)
+			b.mu.Unlock()
+			close(f.done)
+		})
+	} else {
+		b.mu.Unlock()
+	}
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return b.s.ctxErr(ctx)
+	}
+}
+
+// bring downloads a blob, under the lock of its directory. Whoever waits for
+// the lock finds the blob there afterwards.
+func (b *blobCache) bring(k blobKey) error {
+	// The download does not end with whoever wanted it first: the protocol
+	// cannot stop it, and others may be waiting.
+	ctx := b.s.ctx
+	unlock, err := b.lock(ctx, b.dirOf(k.oid))
+	if err != nil {
+		if ctx.Err() != nil {
+			return zeolite.ErrClosed
+		}
+		return blobError("cannot lock the blob cache", err)
+	}
+	defer unlock()
+	path := b.path(k)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return b.s.read(ctx, func(l *link) error { return b.download(ctx, l, k, path) })
+}
+
+// download asks for a blob once.
+func (b *blobCache) download(ctx context.Context, l *link, k blobKey, path string) (err error) {
+	part := path + ".dl"
+	// What a killed process left behind must not become part of the blob.
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return blobError("cannot remove what is left of a download", err)
+	}
+	file, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return blobError("cannot write to the blob cache", err)
+	}
+	d := &download{file: file, key: k, report: b.s.opt.Progress}
+	defer func() {
+		if err != nil {
+			os.Remove(part)
+		}
+	}()
+	if !l.expect(d) {
+		file.Close()
+		return lostBefore(l.conn.Err())
+	}
+	err = l.stub.SendBlob(ctx, k.oid, k.tid)
+	l.unexpect(d)
+	size, werr := d.end()
+	var notFound *zeolite.NotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return &zeolite.NotFoundError{OID: k.oid, TID: k.tid, Blob: true}
+	case err != nil:
+		return err
+	case werr != nil:
+		return blobError("cannot write to the blob cache", werr)
+	}
+	if err := protect(part); err != nil {
+		return blobError("cannot write to the blob cache", err)
+	}
+	if err := os.Rename(part, path); err != nil {
+		return blobError("cannot write to the blob cache", err)
+	}
+	b.grew(size)
+	return nil
+}
+
+// download is a blob on its way from the server. The goroutine that reads the
+// connection writes it to the file, so that the server sends no faster than
+// the disk is.
+type download struct {
+	key    blobKey
+	report func(BlobProgress)
+
+	mu      sync.Mutex
+	file    *os.File // nil after the end
+	size    int64
+	started bool
+	stopped bool
+	err     error
+}
+
+var (
+	errOrder      = errors.New("the messages of a blob came out of order")
+	errIncomplete = errors.New("the server said that a blob is complete, but did not end it")
+)
+
+func (d *download) start() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.started {
+		d.failLocked(errOrder)
+	}
+	d.started = true
+}
+
+func (d *download) write(chunk []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.started || d.stopped {
+		d.failLocked(errOrder)
+	}
+	if d.err != nil || d.file == nil {
+		return
+	}
+	n, err := d.file.Write(chunk)
+	d.size += int64(n)
+	if err != nil {
+		d.failLocked(err)
+		return
+	}
+	if d.report != nil {
+		d.report(BlobProgress{OID: d.key.oid, TID: d.key.tid, Done: d.size, Total: -1})
+	}
+}
+
+func (d *download) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.started || d.stopped {
+		d.failLocked(errOrder)
+	}
+	d.stopped = true
+}
+
+func (d *download) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failLocked(err)
+}
+
+func (d *download) failLocked(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+// end closes the file and returns the number of bytes in it.
+func (d *download) end() (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.file.Close(); err != nil {
+		d.failLocked(err)
+	}
+	d.file = nil
+	if !d.stopped {
+		d.failLocked(errIncomplete)
+	}
+	if d.err == nil && d.report != nil {
+		d.report(BlobProgress{OID: d.key.oid, TID: d.key.tid, Done: d.size, Total: d.size})
+	}
+	return d.size, d.err
+}
+
+// expect makes the link give a blob to a download; false if it has ended.
+func (l *link) expect(d *download) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.downloads == nil {
+		return false
+	}
+	l.downloads[d.key] = d
+	return true
+}
+
+func (l *link) unexpect(d *download) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.downloads, d.key)
+}
+
+func (l *link) download(oid zeolite.OID, tid zeolite.TID) *download {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.downloads[blobKey{oid, tid}]
+}
+
+// ReceiveBlobStart follows stubs.ClientStorage.
+func (l *link) ReceiveBlobStart(_ context.Context, oid zeolite.OID, tid zeolite.TID) error {
+	if d := l.download(oid, tid); d != nil {
+		d.start()
+	}
+	return nil
+}
+
+// ReceiveBlobChunk follows stubs.ClientStorage.
+func (l *link) ReceiveBlobChunk(_ context.Context, oid zeolite.OID, tid zeolite.TID, chunk []byte) error {
+	if d := l.download(oid, tid); d != nil {
+		d.write(chunk)
+	}
+	return nil
+}
+
+// ReceiveBlobStop follows stubs.ClientStorage.
+func (l *link) ReceiveBlobStop(_ context.Context, oid zeolite.OID, tid zeolite.TID) error {
+	if d := l.download(oid, tid); d != nil {
+		d.stop()
+	}
+	return nil
+}
