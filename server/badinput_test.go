@@ -68,7 +68,7 @@ func TestConnectionIsClosedWithOneLine(t *testing.T) {
 		{"name of bytes", "bad message", frames(func(p *peer) []byte {
 			return p.encode(zrpc.Tuple{int64(1), false, []byte("ping"), zrpc.Tuple{}})
 		})},
-		{"unknown method", `unknown method: \"tpc_explode\"`, frames(tuple("tpc_explode"))},
+		{"unknown method", `unknown method: "tpc_explode"`, frames(tuple("tpc_explode"))},
 		{"unknown one-way method", "unknown method", frames(oneWay("serialnos", nil))},
 		{"second register", "second register", frames(tuple("register", "1", false))},
 		{"one-way with too few arguments", "one-way call storea failed", frames(oneWay("storea", oid))},
@@ -173,7 +173,6 @@ func TestErrorReplies(t *testing.T) {
 		{keyError, "iterator_record_start", []any{99, nowhen}},
 		{valueError, "record_iternext", []any{nobody}},
 		{valueError, "pack", []any{1e300, true}},
-		{valueError, "register2", nil},
 	}
 	eachBackend(t, func(t *testing.T, open func(testing.TB) zeolite.Storage) {
 		eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
@@ -181,9 +180,6 @@ func TestErrorReplies(t *testing.T) {
 			b := s.newBystander(t)
 			p := s.connect(t, enc)
 			for _, c := range calls {
-				if c.name == "register2" {
-					continue
-				}
 				p.callRaises(c.class, c.name, c.args...)
 			}
 			id := p.tpcBegin()
@@ -239,7 +235,7 @@ func TestOversizedFrames(t *testing.T) {
 			announce(p, p.encode(zrpc.Tuple{int64(0), true, "storea",
 				zrpc.Tuple{make([]byte, 8), make([]byte, 8), make([]byte, 70<<10), id}}))
 			p.waitClosed()
-			p.assertOneLine(`message \"storea\": frame of`)
+			p.assertOneLine(`message "storea": frame of`)
 			b.assertFine()
 		})
 		t.Run("before register", func(t *testing.T) {

@@ -73,8 +73,7 @@ func (p *publisher) stableEpoch() uint64 {
 		if epoch := p.epoch.Load(); epoch&1 == 0 {
 			return epoch
 		}
-		p.mu.Lock() // held for as long as the epoch is odd
-		p.mu.Unlock()
+		p.lastTID() // waits: mu is held for as long as the epoch is odd
 	}
 }
 

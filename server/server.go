@@ -232,7 +232,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		deadline = time.Now().Add(5 * time.Second)
 	}
 	for _, se := range sessions {
-		go se.conn.Drain(deadline)
+		go func() {
+			se.ordered.idle(deadline)
+			se.conn.Drain(deadline)
+		}()
 	}
 	done := make(chan struct{})
 	go func() {

@@ -58,6 +58,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	se.conn = zrpc.NewConn(nc, enc, zrpc.Options{
 		MaxFrame:    maxUnregistered,
 		FrameLimit:  se.frameLimit,
+		MaxBulk:     maxUnregistered,
 		OutboxLimit: lim.Outbox,
 		PauseReads:  lim.Unread,
 	})
@@ -172,7 +173,8 @@ func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name strin
 	s.export, s.readOnly = e, e.readOnly || readOnly
 	s.log = s.log.With("storage", name)
 	s.late.Stop()
-	s.conn.SetMaxFrame(s.server.opt.Limits.MaxMessage)
+	lim := s.server.opt.Limits
+	s.conn.SetMaxFrame(lim.MaxMessage, max(lim.MaxMessage, lim.MaxRecord))
 	s.registered.Store(true)
 	s.log.Info("client registered", "read_only", s.readOnly, "encoding", s.conn.Encoding().String())
 	s.publisher.join(s, func(last zeolite.TID) {
@@ -255,6 +257,21 @@ func (l *orderedLane) work() {
 	l.calls = nil
 	l.running = false
 	l.changed.Broadcast()
+}
+
+// idle waits until nothing runs or waits in the lane, until the deadline.
+func (l *orderedLane) idle(deadline time.Time) {
+	timer := time.AfterFunc(time.Until(deadline), func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.changed.Broadcast()
+	})
+	defer timer.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.running && time.Now().Before(deadline) {
+		l.changed.Wait()
+	}
 }
 
 // close drops what waits, and waits for the call that runs.

@@ -326,8 +326,10 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 	// The timeout must not strike while the storage commits, nor a
 	// disconnect stop it.
 	t.stopTimer()
+	answered := false
 	_, err = t.voted.Finish(context.WithoutCancel(ctx), func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
 		s.publish(s, tid, oids, visible, func() {
+			answered = true
 			s.counters.commits.Add(1)
 			s.tellSize(s)
 			s.finished(call, stubs.SomeTID(tid))
@@ -336,7 +338,17 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 	if err != nil {
 		s.log.Error("tpc_finish failed", "error", err)
 		s.clearTransaction()
-		stubs.ReplyError(call, err)
+		switch {
+		case answered:
+			// What was published stays published: the error came too late.
+		case errors.Is(err, zeolite.ErrInDoubt):
+			// Any answer might be wrong. Without one the client knows that
+			// it does not know.
+			s.conn.End(err)
+			call.Release()
+		default:
+			stubs.ReplyError(call, err)
+		}
 		return
 	}
 	t.voted = nil

@@ -82,12 +82,21 @@ func getTxnID(d *zrpc.Decoder) TxnID    { return TxnID(d.Uint()) }
 
 func putLegacyTxnID(e *zrpc.Encoder, v LegacyTxnID) { e.Uint(uint64(v)) }
 func getLegacyTxnID(d *zrpc.Decoder) LegacyTxnID {
-	if !d.IsInt() {
-		if version := d.Str(); len(version) > 0 {
-			d.Fail(fmt.Errorf("versions are not supported: %.40q", version))
+	switch v := d.Value().(type) {
+	case string:
+		if v != "" {
+			d.Fail(fmt.Errorf("versions are not supported: %.40q", v))
 		}
+		return LegacyTxnID(d.Uint())
+	case int64:
+		if v >= 0 {
+			return LegacyTxnID(v)
+		}
+	case uint64:
+		return LegacyTxnID(v)
 	}
-	return LegacyTxnID(d.Uint())
+	d.Fail(&zrpc.ShapeError{Want: "a version or a transaction id", Got: "another value", Item: -1})
+	return 0
 }
 
 func putOptionalTID(e *zrpc.Encoder, v OptionalTID) {

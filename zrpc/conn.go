@@ -27,6 +27,9 @@ type Options struct {
 	// FrameLimit, if set, gives the largest payload of messages that carry
 	// bulk data, by name; 0 means MaxFrame. Replies are named ".reply".
 	FrameLimit func(name []byte) int
+	// MaxBulk, if not 0, is the largest payload that FrameLimit may allow: a
+	// larger one is refused before its name has arrived.
+	MaxBulk int
 	// Limits bound the general values in messages.
 	Limits Limits
 	// OutboxLimit is how many bytes of ordinary messages may wait for a peer
@@ -80,7 +83,8 @@ type Conn struct {
 	err     error
 	lastID  int64
 	pending map[int64]*Pending
-	frame   atomic.Int64 // MaxFrame, which SetMaxFrame changes
+	frame   atomic.Int64 // MaxFrame and MaxBulk, which may change
+	bulk    atomic.Int64
 
 	received atomic.Int64 // frames
 }
@@ -96,7 +100,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 		done:    make(chan struct{}),
 		pending: map[int64]*Pending{},
 	}
-	c.frame.Store(int64(opt.MaxFrame))
+	c.SetMaxFrame(opt.MaxFrame, opt.MaxBulk)
 	c.out.init(opt.OutboxLimit)
 	if opt.NotSent > 0 {
 		setNotSentLowat(nc, opt.NotSent)
@@ -142,9 +146,12 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// SetMaxFrame changes Options.MaxFrame: a server allows little before a client
-// has registered.
-func (c *Conn) SetMaxFrame(n int) { c.frame.Store(int64(n)) }
+// SetMaxFrame changes Options.MaxFrame and MaxBulk: a server allows little
+// before a client has registered.
+func (c *Conn) SetMaxFrame(frame, bulk int) {
+	c.frame.Store(int64(frame))
+	c.bulk.Store(int64(bulk))
+}
 
 // End ends the connection for the given reason, at once: what is queued is not
 // sent any more. Only the first call has an effect. It does not wait.
@@ -366,6 +373,10 @@ func (c *Conn) frameSize(header []byte) (int, error) {
 	var tooLarge *FrameTooLargeError
 	if !errors.As(err, &tooLarge) || c.opt.FrameLimit == nil {
 		return n, err
+	}
+	if bulk := c.bulk.Load(); bulk > 0 && int64(tooLarge.Size) > bulk {
+		tooLarge.Limit = int(bulk)
+		return 0, tooLarge
 	}
 	// The message's name, near its start, may allow more.
 	size := frameHeaderLen + min(int64(tooLarge.Size), 200)

@@ -368,7 +368,7 @@ func TestFrameLimits(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					c, w := onPipe(t, enc, opt, handlerFunc(func(call *Call) {
 						if string(call.Name) == "register" {
-							call.Conn().SetMaxFrame(500)
+							call.Conn().SetMaxFrame(500, 0)
 							registered.Store(true)
 						}
 						echo(call)

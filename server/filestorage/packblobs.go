@@ -129,7 +129,10 @@ func (s *Storage) removeListed(line, old string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Directories go when they are empty; a commit makes its own again.
+	// Directories go when they are empty. A commit makes its own again, so
+	// none may be on its way into one.
+	s.committer.lock <- struct{}{}
+	defer func() { <-s.committer.lock }()
 	for dir := filepath.Dir(name); len(dir) > len(d.path); dir = filepath.Dir(dir) {
 		if d.fs.Remove(dir) != nil {
 			break

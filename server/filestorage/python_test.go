@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -80,7 +81,12 @@ func (p *inspector) ask(path, blobs string, full bool) described {
 	if blobs != "" {
 		dir = blobs
 	}
-	if err := p.in.Encode(map[string]any{"path": path, "blobs": dir, "full": full}); err != nil {
+	return p.do(map[string]any{"path": path, "blobs": dir, "full": full})
+}
+
+func (p *inspector) do(job map[string]any) described {
+	p.t.Helper()
+	if err := p.in.Encode(job); err != nil {
 		p.t.Fatal(err)
 	}
 	if !p.out.Scan() {
@@ -244,6 +250,9 @@ func TestPythonReads(t *testing.T) {
 			db := newDB(t, Options{BlobDir: blobs, SpillBytes: 10000})
 			randomHistory(db, rand.New(rand.NewPCG(uint64(seed), 0)), 40)
 			got := describe(t, db.s, true)
+			if d := p.ask(db.path, blobs, false); !strings.Contains(d.Error, "LockError") {
+				t.Errorf("Python opens what we have locked: %q", d.Error)
+			}
 			db.close()
 			if seed%2 == 1 {
 				os.Remove(db.path + ".index")

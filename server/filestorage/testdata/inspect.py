@@ -1,7 +1,8 @@
 """Describe databases as Python's FileStorage sees them.
 
-Reads lines of JSON from stdin, {"path": ..., "blobs": ... or null, "full": bool},
-and writes a line of JSON for each. Opening is for writing, as a server would.
+Reads lines of JSON from stdin, {"path": ..., "blobs": ... or null, "full": bool,
+"pack": seconds since 1970, "gc": bool}, the last two optional, and writes a line
+of JSON for each. Opening is for writing, as a server would.
 """
 import base64
 import json
@@ -10,6 +11,7 @@ import sys
 
 from ZODB.FileStorage import FileStorage
 from ZODB.POSException import POSKeyError
+from ZODB.serialize import referencesf
 from ZODB.utils import maxtid, p64, u64
 
 logging.disable(logging.CRITICAL)
@@ -79,6 +81,8 @@ for line in sys.stdin:
     try:
         storage = FileStorage(job['path'], blob_dir=job['blobs'])
         try:
+            if 'pack' in job:
+                storage.pack(job['pack'], referencesf, gc=job['gc'])
             answer = describe(storage, job['full'])
         finally:
             storage.close()
