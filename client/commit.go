@@ -56,6 +56,9 @@ func (t *Txn) vote(ctx context.Context) error {
 	if l.readOnly {
 		return zeolite.ErrReadOnly
 	}
+	if err := t.s.checkTID(t.meta.TID); err != nil {
+		return err
+	}
 	t.link = l
 	t.basis = t.s.LastTID()
 	if err := t.send(ctx); err != nil {
@@ -110,16 +113,20 @@ func (t *Txn) sendOne(ctx context.Context, o *op) error {
 	if err != nil {
 		return err
 	}
-	serial := o.serial
-	if o.blob != nil {
-		if o.kind == opRestore {
-			if serial, err = t.currentSerial(ctx, o.oid); err != nil {
-				return err
-			}
+	kind, serial := o.kind, o.serial
+	if kind == opRestore && (o.blob != nil || t.meta.TID == 0) {
+		if serial, err = t.currentSerial(ctx, o.oid); err != nil {
+			return err
 		}
+		kind = opStore
+		if data == nil {
+			kind = opDelete
+		}
+	}
+	if o.blob != nil {
 		return t.sendBlob(o, serial, data)
 	}
-	switch o.kind {
+	switch kind {
 	case opStore:
 		err = stub.Storea(ctx, o.oid, serial, data, t.id)
 	case opDelete:
@@ -383,6 +390,7 @@ func (c *commit) applied() {
 	k := c.s.cache
 	k.mu.Lock()
 	k.applyLocked(c.tid, oids)
+	c.s.oids.taken(oids)
 	_ = c.staging.each(func(o *op) error {
 		// What was spilled is not worth reading again.
 		if (o.kind == opStore || o.kind == opRestore) && o.data != nil && !rewrote[o.oid] {

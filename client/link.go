@@ -199,5 +199,6 @@ func (l *link) InvalidateTransaction(_ context.Context, tid zeolite.TID, oids []
 // othersCommittedLocked applies a transaction of somebody else.
 func (s *Storage) othersCommittedLocked(tid zeolite.TID, oids []zeolite.OID) {
 	s.cache.applyLocked(tid, oids)
+	s.oids.taken(oids)
 	s.pub.add(publication{tid: tid, oids: oids})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -43,24 +44,41 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 	if s.ctx.Err() != nil {
 		return zeolite.Revision{}, zeolite.ErrClosed
 	}
-	asked := before
-	before = min(before, s.LastTID()+1)
-	rev, ok := s.cache.get(oid, before)
-	if !ok {
-		var err error
-		if rev, err = s.load(ctx, loadKey{oid, before}); err != nil {
-			if errors.Is(err, zeolite.ErrNotYet) && before < asked {
+	for {
+		last := s.LastTID()
+		rev, err := s.loadAsOf(ctx, oid, min(before, last+1))
+		if err == nil {
+			if rev.End > s.LastTID() {
+				rev.End = 0
+			}
+			rev.Data = bytes.Clone(rev.Data)
+			return rev, nil
+		}
+		if before > last+1 && isAbsent(err) {
+			if s.LastTID() > last {
+				// The revision of that moment may be packed away by now.
+				continue
+			}
+			if errors.Is(err, zeolite.ErrNotYet) {
 				// It will exist, but for now nobody can know.
 				err = &zeolite.NotFoundError{OID: oid}
 			}
-			return zeolite.Revision{}, err
 		}
+		return zeolite.Revision{}, err
 	}
-	if rev.End > s.LastTID() {
-		rev.End = 0
+}
+
+// loadAsOf loads from the cache or the server. The data must not be changed.
+func (s *Storage) loadAsOf(ctx context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error) {
+	if rev, ok := s.cache.get(oid, before); ok {
+		return rev, nil
 	}
-	rev.Data = bytes.Clone(rev.Data)
-	return rev, nil
+	return s.load(ctx, loadKey{oid, before})
+}
+
+// isAbsent tells whether an error says that there is no such revision.
+func isAbsent(err error) bool {
+	return errors.Is(err, zeolite.ErrNotYet) || errors.As(err, new(*zeolite.NotFoundError))
 }
 
 // load asks the server, unless somebody else is doing so already.
@@ -140,7 +158,7 @@ func (s *Storage) Prefetch(ctx context.Context, oids []zeolite.OID, before zeoli
 		}
 		g.Go(func() error {
 			_, err := s.load(ctx, loadKey{oid, before})
-			if errors.Is(err, zeolite.ErrNotYet) || errors.As(err, new(*zeolite.NotFoundError)) {
+			if isAbsent(err) {
 				return nil
 			}
 			return err
@@ -168,34 +186,36 @@ func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolit
 	return data, err
 }
 
-// CurrentTID implements zeolite.Storage.
+// CurrentTID implements zeolite.Storage. It loads the revision: what Python's
+// server answers to getTid may be the serial of a deletion.
 func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (zeolite.TID, error) {
-	var tid zeolite.TID
-	err := s.read(ctx, func(l *link) (err error) {
-		tid, err = l.stub.GetTid(ctx, oid)
-		return err
-	})
-	if err != nil || tid <= s.LastTID() {
-		return tid, err
-	}
 	rev, err := s.LoadBefore(ctx, oid, zeolite.MaxTID)
 	return rev.TID, err
 }
 
 // NextRecord implements zeolite.Storage.
 func (s *Storage) NextRecord(ctx context.Context, from zeolite.OID) (zeolite.CurrentRecord, error) {
-	var rec zeolite.CurrentRecord
-	err := s.read(ctx, func(l *link) (err error) {
-		if !s.Info().RecordIteration {
-			return zeolite.ErrUnsupported
+	for {
+		var rec zeolite.CurrentRecord
+		err := s.read(ctx, func(l *link) (err error) {
+			if !s.Info().RecordIteration {
+				return zeolite.ErrUnsupported
+			}
+			rec, err = l.stub.RecordIternext(ctx, stubs.OptionalOID{OID: from, Set: from != 0})
+			return err
+		})
+		var deleted *zeolite.NotFoundError
+		switch {
+		case err == nil:
+			return rec, nil
+		case isException(err, stubs.ClassValueError):
+			return rec, &zeolite.NotFoundError{OID: from}
+		case !errors.As(err, &deleted) || deleted.OID < from || deleted.OID+1 == 0:
+			return rec, err
 		}
-		rec, err = l.stub.RecordIternext(ctx, stubs.OptionalOID{OID: from, Set: from != 0})
-		return err
-	})
-	if isException(err, stubs.ClassValueError) {
-		err = &zeolite.NotFoundError{OID: from}
+		// Python's server stops at a deleted object.
+		from = deleted.OID + 1
 	}
-	return rec, err
 }
 
 // oidPool holds oids that the server handed out and nobody has asked for yet.
@@ -229,6 +249,21 @@ func (p *oidPool) put(oids []zeolite.OID, era int) {
 	defer p.mu.Unlock()
 	if era == p.era {
 		p.oids = append(p.oids, oids...)
+	}
+}
+
+// taken removes oids that somebody gave to objects without asking for them.
+func (p *oidPool) taken(oids []zeolite.OID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.oids) == 0 {
+		return
+	}
+	low, high := slices.Min(p.oids), slices.Max(p.oids)
+	for _, oid := range oids {
+		if low <= oid && oid <= high {
+			p.oids = slices.DeleteFunc(p.oids, func(o zeolite.OID) bool { return o == oid })
+		}
 	}
 }
 

@@ -52,12 +52,24 @@ func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn,
 	case s.opt.ReadOnly || s.opt.ReadOnlyFallback && s.Info().ReadOnly:
 		return nil, zeolite.ErrReadOnly
 	}
+	if err := s.checkTID(meta.TID); err != nil {
+		return nil, err
+	}
 	for what, b := range map[string][]byte{"user": meta.User, "description": meta.Description, "extension": meta.Extension} {
 		if len(b) > maxMeta {
 			return nil, &zeolite.StorageError{Message: fmt.Sprintf("the %s of a transaction may have %d bytes, not %d", what, maxMeta, len(b))}
 		}
 	}
 	return &Txn{s: s, meta: meta, staging: staging{limit: s.opt.TransactionMemory}}, nil
+}
+
+// checkTID checks the TID that a transaction is to have. Python's server would
+// take any.
+func (s *Storage) checkTID(tid zeolite.TID) error {
+	if last := s.LastTID(); tid != 0 && tid <= last {
+		return &zeolite.StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", tid, last)}
+	}
+	return nil
 }
 
 // open checks that the transaction can still take operations.
@@ -121,7 +133,9 @@ func (t *Txn) CheckCurrent(_ context.Context, oid zeolite.OID, serial zeolite.TI
 	return t.add(op{kind: opCheck, oid: oid, serial: serial}, nil)
 }
 
-// Restore implements zeolite.Txn.
+// Restore implements zeolite.Txn. If the transaction has no TID of its own the
+// record is stored on top of whatever revision is current when Vote is called:
+// servers would write it with a serial of zero.
 func (t *Txn) Restore(_ context.Context, oid zeolite.OID, data []byte, prev zeolite.TID) error {
 	if err := t.open("restore"); err != nil {
 		return err
@@ -133,8 +147,7 @@ func (t *Txn) Restore(_ context.Context, oid zeolite.OID, data []byte, prev zeol
 }
 
 // RestoreBlob implements zeolite.Txn. The protocol has no such method: the
-// blob is stored on top of whatever revision is current when Vote is called,
-// which is what a copy wants.
+// blob is stored on top of the revision that is current when Vote is called.
 func (t *Txn) RestoreBlob(_ context.Context, oid zeolite.OID, data []byte, prev zeolite.TID, blob zeolite.BlobUpload) error {
 	if err := t.record("restore", data); err != nil {
 		return err

@@ -24,19 +24,19 @@ type counters struct {
 // status is what server_status and ruok tell of a storage: the keys that ZEO
 // has, in its order, for monitors know them.
 type status struct {
-	Connections       int      `json:"connections"`
-	Loads             int64    `json:"loads"`
-	Stores            int64    `json:"stores"`
-	Commits           int64    `json:"commits"`
-	Aborts            int64    `json:"aborts"`
-	ActiveTxns        int64    `json:"active_txns"`
-	LockTime          *float64 `json:"lock_time"`
-	Conflicts         int64    `json:"conflicts"`
-	ConflictsResolved int64    `json:"conflicts_resolved"`
-	Start             string   `json:"start"`
-	Waiting           int      `json:"waiting"`
-	TimeoutThread     any      `json:"timeout-thread-is-alive"`
-	LastTransaction   string   `json:"last-transaction"`
+	Connections       int
+	Loads             int64
+	Stores            int64
+	Commits           int64
+	Aborts            int64
+	ActiveTxns        int64
+	LockTime          *float64
+	Conflicts         int64
+	ConflictsResolved int64
+	Start             string
+	Waiting           int
+	TimeoutThread     any
+	LastTransaction   string
 }
 
 func (e *export) status() status {
@@ -86,16 +86,31 @@ func (st status) value() zrpc.Value {
 		"last-transaction", st.LastTransaction)
 }
 
-// statusJSON answers ruok: the status of all storages, by name.
+// statusJSON answers ruok: the status of all storages, by name, spaced as
+// Python does it, for the sake of monitors that look for text.
 func (s *Server) statusJSON() []byte {
-	out := []byte{'{'}
-	for i, name := range s.order {
+	var storages []zrpc.Pair
+	for _, name := range s.order {
+		storages = append(storages, zrpc.Pair{Key: name, Val: s.exports[name].status().value()})
+	}
+	return appendJSON(nil, storages)
+}
+
+// appendJSON appends pairs as a JSON object.
+func appendJSON(out []byte, pairs []zrpc.Pair) []byte {
+	out = append(out, '{')
+	for i, p := range pairs {
 		if i > 0 {
 			out = append(out, ", "...)
 		}
-		key, _ := json.Marshal(name)
+		// Text, numbers, bool and nil always have a form in JSON.
+		key, _ := json.Marshal(p.Key)
 		out = append(append(out, key...), ": "...)
-		value, _ := json.Marshal(s.exports[name].status())
+		if d, ok := p.Val.(*zrpc.Dict); ok {
+			out = appendJSON(out, d.Pairs)
+			continue
+		}
+		value, _ := json.Marshal(p.Val)
 		out = append(out, value...)
 	}
 	return append(out, '}')

@@ -47,6 +47,18 @@ func replyNone(call *zrpc.Call, err error) {
 	}
 }
 
+// resultNone reads the reply to a call without a result, and releases it. Any
+// value will do: peers answer None, or what their storage happened to return.
+func resultNone(r *zrpc.Reply) error {
+	defer r.Release()
+	for {
+		r.Value.Value()
+		if !r.EndValue() {
+			return r.Value.Err()
+		}
+	}
+}
+
 // ReplyError answers a call with the exception that err stands for, or, for
 // ErrNotYet, with None. It releases the call.
 func ReplyError(call *zrpc.Call, err error) {

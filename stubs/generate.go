@@ -6,6 +6,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/format"
@@ -14,6 +15,7 @@ import (
 	"go/types"
 	"log"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -83,6 +85,8 @@ func defaultOf(value, goType string) string {
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("generate: ")
+	dir := flag.String("dir", ".", "where to write")
+	flag.Parse()
 	interfaces := parse("protocol.go")
 	var stubs, dispatch bytes.Buffer
 	for _, out := range []*bytes.Buffer{&stubs, &dispatch} {
@@ -93,8 +97,8 @@ func main() {
 		writeStub(&stubs, name, interfaces[name])
 		writeDispatcher(&dispatch, name, interfaces[name])
 	}
-	write("zstubs.go", stubs.Bytes())
-	write("zdispatch.go", dispatch.Bytes())
+	write(filepath.Join(*dir, "zstubs.go"), stubs.Bytes())
+	write(filepath.Join(*dir, "zdispatch.go"), dispatch.Bytes())
 }
 
 func write(name string, src []byte) {
@@ -241,7 +245,7 @@ func writeCaller(w *bytes.Buffer, iface, stub string, m *method) {
 	if m.Result == nil {
 		fmt.Fprintf(w, "func (s *%s) %s(ctx context.Context%s) error {\nm, p := s.conn.BeginCall(%q)\n", stub, m.Name, m.params(), m.Wire)
 		writeArgs(w, m)
-		fmt.Fprintf(w, "r, err := s.conn.%s(ctx, m, p)\nif err != nil { return FromRemote(err) }\nr.Release()\nreturn nil\n}\n\n", await)
+		fmt.Fprintf(w, "r, err := s.conn.%s(ctx, m, p)\nif err != nil { return FromRemote(err) }\nreturn resultNone(r)\n}\n\n", await)
 		return
 	}
 	fmt.Fprintf(w, "func (s *%s) %s(ctx context.Context%s) (%s, error) {\nm, p := s.conn.BeginCall(%q)\n",
@@ -254,10 +258,13 @@ func writeCaller(w *bytes.Buffer, iface, stub string, m *method) {
 	fmt.Fprintf(w, "return result%s(r)\n}\n\n", m.Name)
 
 	fmt.Fprintf(w, "func result%s(r *zrpc.Reply) (v %s, err error) {\n", m.Name, m.Result.Type)
-	if m.Result.Type == "zeolite.Revision" {
-		fmt.Fprint(w, "if r.Value.IsNil() { return v, zeolite.ErrNotYet }\n")
+	notYet := m.Result.Type == "zeolite.Revision"
+	if notYet { // None is no revision
+		fmt.Fprintf(w, "none := false\nfor {\nif none = r.Value.IsNil(); !none {\nv = get%s(&r.Value)\n}\nif !r.EndValue() { break }\n}\n", m.Result.Func)
+		fmt.Fprint(w, "if none && r.Value.Err() == nil { return v, zeolite.ErrNotYet }\n")
+	} else {
+		fmt.Fprintf(w, "for {\nv = get%s(&r.Value)\nif !r.EndValue() { break }\n}\n", m.Result.Func)
 	}
-	fmt.Fprintf(w, "for {\nv = get%s(&r.Value)\nif !r.EndValue() { break }\n}\n", m.Result.Func)
 	if m.Result.Own {
 		fmt.Fprintf(w, "own%s(&v)\n", m.Result.Func)
 	}

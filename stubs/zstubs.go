@@ -158,14 +158,17 @@ func (s *StorageServerStub) LoadBefore(ctx context.Context, oid zeolite.OID, bef
 }
 
 func resultLoadBefore(r *zrpc.Reply) (v zeolite.Revision, err error) {
-	if r.Value.IsNil() {
-		return v, zeolite.ErrNotYet
-	}
+	none := false
 	for {
-		v = getRevision(&r.Value)
+		if none = r.Value.IsNil(); !none {
+			v = getRevision(&r.Value)
+		}
 		if !r.EndValue() {
 			break
 		}
+	}
+	if none && r.Value.Err() == nil {
+		return v, zeolite.ErrNotYet
 	}
 	ownRevision(&v)
 	return v, r.Value.Err()
@@ -559,8 +562,7 @@ func (s *StorageServerStub) TpcAbort(ctx context.Context, id TxnID) error {
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
-	return nil
+	return resultNone(r)
 }
 
 // SendBlob calls sendBlob; see StorageServer.
@@ -574,8 +576,7 @@ func (s *StorageServerStub) SendBlob(ctx context.Context, oid zeolite.OID, tid z
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
-	return nil
+	return resultNone(r)
 }
 
 // IteratorStart calls iterator_start; see StorageServer.
@@ -701,8 +702,7 @@ func (s *StorageServerStub) Pack(ctx context.Context, seconds float64, wait bool
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
-	return nil
+	return resultNone(r)
 }
 
 // ServerStatus calls server_status; see StorageServer.
@@ -746,8 +746,7 @@ func (s *StorageServerStub) Ping(ctx context.Context) error {
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
-	return nil
+	return resultNone(r)
 }
 
 // ClientStorageStub is the ClientStorage at the other end of a connection. It is safe for

@@ -22,6 +22,13 @@ type command struct {
 var commands = []command{
 	{"serve", "serve a database to ZEO clients", serve},
 	{"ping", "ask a server how it is, for monitors", ping},
+	{"pack", "forget old revisions and unreachable objects", pack},
+	{"copy", "copy a database with its history, and compare", copyCommand},
+	{"log", "list transactions", logCommand},
+	{"tail", "print transactions as they are committed", tail},
+	{"load", "write the bytes of an object", load},
+	{"history", "list the revisions of an object", history},
+	{"blob", "get the blob of an object", blob},
 	{"version", "print the version", version},
 }
 
@@ -74,8 +81,9 @@ func usage(w io.Writer) {
 }
 
 // newFlags returns a flag set whose help begins with the given text.
-func newFlags(name, help string) *flag.FlagSet {
-	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+func newFlags(name, help string) *flags {
+	fs := &flags{}
+	fs.Init(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // parse prints
 	fs.Usage = func() {
 		fmt.Fprint(os.Stdout, help, "\nFlags:\n")
@@ -87,7 +95,7 @@ func newFlags(name, help string) *flag.FlagSet {
 }
 
 // parse parses a command line.
-func parse(fs *flag.FlagSet, args []string) error {
+func parse(fs *flags, args []string) error {
 	err := fs.Parse(args)
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -50,6 +51,10 @@ func (st *stage) append(head, data []byte) error {
 			st.inBuf = off
 			return nil
 		}
+	}
+	if need := len(st.buf) + len(head) + len(data); need > cap(st.buf) {
+		// Twice as much each time: append alone would copy more often.
+		st.buf = slices.Grow(st.buf, max(need, 2*cap(st.buf))-len(st.buf))
 	}
 	st.buf = append(append(st.buf, head...), data...)
 	return nil

@@ -1,0 +1,141 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/storagetest"
+	"github.com/zeolite-go/zeolite/tests/peers"
+)
+
+// pythonServer is a runzeo that serves many empty storages, so that each test
+// can have a new one without waiting for Python to start. It is safe for
+// concurrent use.
+type pythonServer struct {
+	addr string
+	dir  string
+	next atomic.Int64
+}
+
+// runzeo starts Python's server, which ends with the test. A test that has no
+// Python is skipped.
+func runzeo(t *testing.T, storages int, settings ...string) *pythonServer {
+	t.Helper()
+	python := peers.Python(t)
+	dir, err := os.MkdirTemp("", "zeolite-runzeo") // short, for the socket's path
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &pythonServer{addr: filepath.Join(dir, "s"), dir: dir}
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "<zeo>\n  address %s\n  %s\n</zeo>\n", s.addr, strings.Join(settings, "\n  "))
+	for i := range storages {
+		fmt.Fprintf(&conf, "<filestorage %d>\n  path %s/%[1]d.fs\n  blob-dir %[2]s/%[1]d.blobs\n</filestorage>\n", i+1, dir)
+	}
+	path := filepath.Join(dir, "zeo.conf")
+	must(t, os.WriteFile(path, []byte(conf.String()), 0o666))
+	log, err := os.Create(filepath.Join(dir, "log"))
+	must(t, err)
+	cmd := exec.Command(python, "-m", "ZEO.runzeo", "-C", path)
+	cmd.Stdout, cmd.Stderr = log, log
+	must(t, cmd.Start())
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err == nil {
+			<-exited
+		}
+		log.Close()
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("log of runzeo:\n%s", text[max(0, len(text)-20_000):])
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if c, err := net.Dial("unix", s.addr); err == nil {
+			c.Close()
+			return s
+		}
+		select {
+		case err := <-exited:
+			text, _ := os.ReadFile(log.Name())
+			exited <- err
+			t.Fatalf("runzeo ended: %v\n%s", err, text)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("runzeo is not ready")
+		}
+	}
+}
+
+// options are those of a client of the next unused storage.
+func (s *pythonServer) options(t *testing.T) Options {
+	o := testOptions(t, s.addr)
+	o.Storage = fmt.Sprint(s.next.Add(1))
+	o.BlobDir = filepath.Join(t.TempDir(), "blobs")
+	return o
+}
+
+// eachEncoding runs a test against runzeo in both encodings.
+func eachEncoding(t *testing.T, storages int, test func(t *testing.T, srv *pythonServer), settings ...string) {
+	for _, enc := range encodings {
+		t.Run(enc.String(), func(t *testing.T) {
+			noLeaks(t)
+			msgpack := fmt.Sprintf("msgpack %t", enc.String() == "msgpack")
+			test(t, runzeo(t, storages, append(settings, msgpack)...))
+		})
+	}
+}
+
+// pythonFaults are the tests that Python's server cannot pass, and why.
+var pythonFaults = map[string]string{
+	"/Blob/Undo":           "undo compares records and not blobs",
+	"/Restore/CopyHistory": "undo compares records and not blobs",
+}
+
+// The client is a storage over a server in Python, too.
+func TestConformancePython(t *testing.T) {
+	eachEncoding(t, 150, func(t *testing.T, srv *pythonServer) {
+		storagetest.Run(t, func(t *testing.T) storagetest.Harness {
+			for test, fault := range pythonFaults {
+				if strings.HasSuffix(t.Name(), test) {
+					t.Skip("a known fault of Python's server: " + fault)
+				}
+			}
+			o := srv.options(t)
+			reopen := func(t *testing.T) zeolite.Storage { return withoutPack{open(t, o)} }
+			return storagetest.Harness{
+				Storage: reopen(t),
+				Reopen:  reopen,
+				ReopenReadOnly: func(t *testing.T) zeolite.Storage {
+					ro := o
+					ro.ReadOnly = true
+					return open(t, ro)
+				},
+				Remote: true,
+			}
+		})
+	}, "client-conflict-resolution true")
+}
+
+// withoutPack leaves the tests of packing out, since they choose whether
+// garbage is collected.
+type withoutPack struct{ *Storage }
+
+func (s withoutPack) Info() zeolite.Info {
+	info := s.Storage.Info()
+	info.Pack = false
+	return info
+}
+
+func (s withoutPack) Pack() error { return errors.ErrUnsupported }

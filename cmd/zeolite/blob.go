@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/client"
+)
+
+const blobHelp = `Get the blob of an object: the current one, or with OID@TID that of the
+revision which was current at transaction TID.
+
+  zeolite blob get 127.0.0.1:8100 0x1a -o picture.jpeg
+  zeolite blob get var/Data.fs 0x1a@040d2c78bddddddd -b var/blobs >picture.jpeg
+`
+
+func blob(args []string) error {
+	if len(args) == 0 || args[0] != "get" {
+		if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
+			newFlags("blob", blobHelp).Usage()
+			return nil
+		}
+		return &usageError{"the only thing to do with blobs is: blob get"}
+	}
+	fs := newFlags("blob get", blobHelp)
+	t := targetFlags(&fs.FlagSet)
+	output := fs.String("o", "", "write to `FILE` instead of the standard output")
+	revision := ""
+	if err := parseTwo(fs, args[1:], t, &revision, "a Data.fs or the address of a server, and OID or OID@TID"); err != nil {
+		return err
+	}
+	oid, tid, err := parseRevision(revision)
+	if err != nil {
+		return err
+	}
+	bar := newProgress()
+	if t.blobs == "" {
+		if t.isFile() {
+			return &usageError{"say with -b where the blobs of the Data.fs are"}
+		}
+		// Without a cache to share, a temporary one.
+		if t.blobs, err = os.MkdirTemp("", "zeolite-blob-*"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(t.blobs)
+	}
+	t.progress = func(p client.BlobProgress) { bar.bar("downloading", p.Done, p.Total, byteCount) }
+	ctx, stop := interruptible()
+	defer stop()
+	storage, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer storage.Close()
+	blobs, ok := storage.(zeolite.BlobStorage)
+	if !ok {
+		return zeolite.ErrUnsupported
+	}
+	before := zeolite.MaxTID
+	if tid != 0 {
+		before = tid + 1
+	}
+	rev, err := storage.LoadBefore(ctx, oid, before)
+	if err != nil {
+		return err
+	}
+	b, err := blobs.OpenBlob(ctx, oid, rev.TID)
+	bar.clear()
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	content := io.NewSectionReader(b, 0, b.Size())
+	if *output == "" {
+		_, err = io.Copy(os.Stdout, content)
+		return err
+	}
+	return writeWhole(*output, content)
+}
+
+// writeWhole writes a file that appears under its name only when it is whole.
+func writeWhole(name string, content io.Reader) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if _, err = io.Copy(f, content); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err = f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+const packHelp = `Pack a database: forget revisions that were superseded DAYS ago or earlier, and
+objects that nothing refers to. The database is a Data.fs that nobody serves, or
+the address of a server, which goes on serving.
+
+  zeolite pack 127.0.0.1:8100 --days 7
+  zeolite pack var/Data.fs -b var/blobs
+`
+
+func pack(args []string) error {
+	fs := newFlags("pack", packHelp)
+	t := targetFlags(&fs.FlagSet)
+	days := fs.Float64("days", 0, "keep the history of the last `N` days")
+	noGC := fs.Bool("no-gc", false, "keep objects that nothing refers to (files only)")
+	if err := parseOne(fs, args, t, "a Data.fs or the address of a server"); err != nil {
+		return err
+	}
+	if *days < 0 {
+		return &usageError{"--days must not be negative"}
+	}
+	if *noGC && !t.isFile() {
+		return &usageError{"--no-gc works on files only: a server decides for itself (pack-gc in its configuration)"}
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	t.writable = t.isFile() // packing needs no writable connection
+	storage, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer storage.Close()
+	packer, ok := storage.(zeolite.Packer)
+	if !ok {
+		return zeolite.ErrUnsupported
+	}
+	bar := newProgress()
+	opts := zeolite.PackOptions{Progress: func(p zeolite.PackProgress) { bar.bar(p.Phase, p.Done, p.Total, plainCount) }}
+	if *noGC {
+		opts.GC = new(bool)
+	}
+	before, start := storage.Info().Size, time.Now()
+	ticking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !t.isFile() {
+		go showElapsed(ticking, bar, start)
+	}
+	when := start.Add(-time.Duration(*days * 24 * float64(time.Hour)))
+	err = packer.Pack(ctx, zeolite.TIDFromTime(when), opts)
+	cancel()
+	bar.clear()
+	if err != nil {
+		return err
+	}
+	after := storage.Info().Size
+	fmt.Fprintf(os.Stdout, "Packed to %s in %s: %s, was %s\n", when.UTC().Format(time.DateTime),
+		time.Since(start).Round(time.Millisecond), byteCount(after), byteCount(before))
+	return nil
+}
+
+// showElapsed says that a server is packing: the protocol does not tell how
+// far it is.
+func showElapsed(ctx context.Context, bar *progress, start time.Time) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			bar.show("the server is packing: %s", time.Since(start).Round(time.Second))
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/client"
+	"github.com/zeolite-go/zeolite/server/filestorage"
+)
+
+// target says how a storage that a command was given is opened.
+type target struct {
+	name     string // a path or an address
+	storage  string // at a server
+	blobs    string // blob directory, or blob cache of a client
+	writable bool
+	timeout  time.Duration
+	progress func(client.BlobProgress)
+}
+
+// isFile tells a Data.fs from an address: it exists and is a file, or it has a
+// slash in it and is no socket, or it is called something.fs.
+func (t *target) isFile() bool {
+	st, err := os.Stat(t.name)
+	switch {
+	case err == nil:
+		return st.Mode().IsRegular()
+	case errors.Is(err, fs.ErrNotExist):
+		return strings.HasSuffix(t.name, ".fs")
+	}
+	return false
+}
+
+// open opens the storage, quietly: what goes wrong is in the error.
+func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	if t.isFile() {
+		return filestorage.Open(t.name, filestorage.Options{ReadOnly: !t.writable, BlobDir: t.blobs, Logger: log})
+	}
+	network, address, err := splitAddress(t.name, "127.0.0.1", "8100")
+	if err != nil {
+		return nil, err
+	}
+	if network == "unix" {
+		if _, err := os.Stat(address); err != nil {
+			return nil, fmt.Errorf("there is neither a database nor a server's socket: %w", err)
+		}
+		if address, err = filepath.Abs(address); err != nil {
+			return nil, err
+		}
+	}
+	return client.Open(ctx, client.Options{
+		Addresses:   []string{address},
+		Storage:     t.storage,
+		ReadOnly:    !t.writable,
+		BlobDir:     t.blobs,
+		WaitTimeout: t.timeout,
+		Label:       "zeolite",
+		Logger:      log,
+		Progress:    t.progress,
+	})
+}
+
+// parseRevision reads OID or OID@TID; without a tid it is zero.
+func parseRevision(s string) (oid zeolite.OID, tid zeolite.TID, err error) {
+	name, at, hasTID := strings.Cut(s, "@")
+	if oid, err = zeolite.ParseOID(name); err != nil {
+		return 0, 0, &usageError{err.Error()}
+	}
+	if hasTID {
+		if tid, err = zeolite.ParseTID(at); err != nil {
+			return 0, 0, &usageError{err.Error()}
+		}
+	}
+	return oid, tid, nil
+}

@@ -1,0 +1,144 @@
+package filestorage
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/storagetest"
+)
+
+// packWith packs and calls during once in the named phase.
+func (db *testDB) packWith(ctx context.Context, phase string, during func()) error {
+	yes := true
+	var once sync.Once
+	return db.s.Pack(ctx, db.s.LastTID(), zeolite.PackOptions{GC: &yes, Progress: func(p zeolite.PackProgress) {
+		if p.Phase == phase {
+			once.Do(during)
+		}
+	}})
+}
+
+// world has a root, an object that it refers to, and garbage.
+func world(t *testing.T) (db *testDB, root, one, garbage zeolite.TID) {
+	db = newDB(t, Options{})
+	db.store(0, 0, string(storagetest.Record("old root")))
+	root = db.store(0, db.s.LastTID(), string(storagetest.Record("root", 1)))
+	one = db.store(1, 0, string(storagetest.Record("one")))
+	garbage = db.store(2, 0, string(storagetest.Record("garbage", 3)))
+	db.store(3, 0, string(storagetest.Record("more garbage")))
+	return db, root, one, garbage
+}
+
+// A transaction that is committed during a pack saves what was garbage.
+func TestPackResurrected(t *testing.T) {
+	db, root, _, _ := world(t)
+	err := db.packWith(ctx, "copy", func() {
+		db.store(0, root, string(storagetest.Record("root", 1, 2)))
+	})
+	db.must(err)
+	db.wantLoad(2, zeolite.MaxTID, string(storagetest.Record("garbage", 3)))
+	db.wantLoad(3, zeolite.MaxTID, string(storagetest.Record("more garbage")))
+	if n := len(tids(t, db.s)); n != 5 {
+		t.Errorf("%d transactions after the pack, want 5", n)
+	}
+}
+
+// So does one that writes the garbage itself.
+func TestPackResurrectedByStore(t *testing.T) {
+	db, _, _, garbage := world(t)
+	err := db.packWith(ctx, "copy", func() {
+		db.store(2, garbage, string(storagetest.Record("garbage again", 3)))
+	})
+	db.must(err)
+	db.wantLoad(2, zeolite.MaxTID, string(storagetest.Record("garbage again", 3)))
+	db.wantLoad(3, zeolite.MaxTID, string(storagetest.Record("more garbage")))
+}
+
+// A transaction that undoes refers to places in the file: packing waits for it.
+func TestPackWaitsForUndo(t *testing.T) {
+	db, root, _, _ := world(t)
+	tx, err := db.s.Begin(ctx, zeolite.TxnMeta{})
+	db.must(err)
+	_, err = tx.Undo(ctx, root)
+	db.must(err)
+	db.must(tx.Vote(ctx))
+	copying, packed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		packed <- db.packWith(ctx, "copy", func() { close(copying) })
+	}()
+	<-copying
+	_, err = tx.Finish(ctx, nil)
+	db.must(err)
+	db.must(<-packed)
+	db.wantLoad(0, zeolite.MaxTID, string(storagetest.Record("old root")))
+	db.reopen()
+	db.wantLoad(0, zeolite.MaxTID, string(storagetest.Record("old root")))
+}
+
+func TestPackCancelled(t *testing.T) {
+	for _, phase := range []string{"index", "mark", "copy"} {
+		db, root, _, _ := world(t)
+		before := len(tids(t, db.s))
+		cancelled, cancel := context.WithCancel(ctx)
+		if err := db.packWith(cancelled, phase, cancel); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got error %v", phase, err)
+		}
+		if exists(db.path + ".pack") {
+			t.Errorf("%s: Data.fs.pack is left behind", phase)
+		}
+		if n := len(tids(t, db.s)); n != before {
+			t.Errorf("%s: %d transactions, want %d", phase, n, before)
+		}
+		db.store(0, root, string(storagetest.Record("root", 1)))
+		db.must(db.packWith(ctx, "", nil))
+	}
+}
+
+// Closing ends a pack.
+func TestCloseDuringPack(t *testing.T) {
+	db, _, _, _ := world(t)
+	closed := make(chan error, 1)
+	err := db.packWith(ctx, "mark", func() {
+		go func() { closed <- db.s.Close() }()
+		<-db.s.stopped.Done()
+	})
+	if !errors.Is(err, zeolite.ErrClosed) {
+		t.Errorf("got error %v, want ErrClosed", err)
+	}
+	db.must(<-closed)
+	db.open()
+	if n := len(tids(t, db.s)); n != 5 {
+		t.Errorf("%d transactions, want 5", n)
+	}
+}
+
+// Only one pack runs at a time.
+func TestPackTwice(t *testing.T) {
+	db, _, _, _ := world(t)
+	err := db.packWith(ctx, "mark", func() {
+		if err := db.packWith(ctx, "", nil); err == nil {
+			t.Error("a second pack ran")
+		}
+	})
+	db.must(err)
+}
+
+// The records of a transaction found before a pack are an error after it, or
+// still right.
+func TestRecordsAfterPack(t *testing.T) {
+	db, _, _, _ := world(t)
+	for tr, err := range db.s.Transactions(ctx, 0, zeolite.MaxTID) {
+		db.must(err)
+		db.must(db.packWith(ctx, "", nil))
+		for r, err := range tr.Records {
+			db.must(err)
+			if string(r.Data) != string(storagetest.Record("old root")) {
+				t.Errorf("got %q", r.Data)
+			}
+		}
+		break
+	}
+}
