@@ -359,7 +359,7 @@ func TestNoGlobalIsEverImported(t *testing.T) {
 			p.lastID++
 			p.writeFrame([]byte(msg("K"+string(rune(p.lastID)), "\x89", "undoInfo",
 				"K\x00Jf\xff\xff\xff}"+short("user_name")+evilCall+"s\x87")))
-			if got := asTuple(t, p.result(p.lastID)); len(got) != 0 {
+			if got := tupleOf(t, p.result(p.lastID)); len(got) != 0 {
 				t.Errorf("undoInfo: %v, want nothing", got)
 			}
 			p.lastID++

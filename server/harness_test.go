@@ -385,7 +385,7 @@ func (p *peer) nextIs(name string) zrpc.Tuple {
 	if m.name != name {
 		p.t.Fatalf("received %s %v, want %s", m.name, m.value, name)
 	}
-	return asTuple(p.t, m.value)
+	return tupleOf(p.t, m.value)
 }
 
 // waitClosed waits until the server closes the connection and has cleaned up.
@@ -434,7 +434,7 @@ func (p *peer) assertOneLine(text string) {
 	p.server.logs.assertOne(p.t, p.name, text)
 }
 
-func asTuple(t testing.TB, v zrpc.Value) zrpc.Tuple {
+func tupleOf(t testing.TB, v zrpc.Value) zrpc.Tuple {
 	t.Helper()
 	switch v := v.(type) {
 	case zrpc.Tuple:
@@ -446,7 +446,7 @@ func asTuple(t testing.TB, v zrpc.Value) zrpc.Tuple {
 	return nil
 }
 
-func asTID(t testing.TB, v zrpc.Value) zeolite.TID {
+func tidOf(t testing.TB, v zrpc.Value) zeolite.TID {
 	t.Helper()
 	b, _ := v.([]byte)
 	tid, err := zeolite.TIDFromBytes(b)
@@ -456,12 +456,12 @@ func asTID(t testing.TB, v zrpc.Value) zeolite.TID {
 	return tid
 }
 
-func asOID(t testing.TB, v zrpc.Value) zeolite.OID {
+func oidOf(t testing.TB, v zrpc.Value) zeolite.OID {
 	t.Helper()
-	return zeolite.OID(asTID(t, v))
+	return zeolite.OID(tidOf(t, v))
 }
 
-func asDict(t testing.TB, v zrpc.Value) *zrpc.Dict {
+func dictOf(t testing.TB, v zrpc.Value) *zrpc.Dict {
 	t.Helper()
 	d, ok := v.(*zrpc.Dict)
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -37,7 +38,7 @@ func (s *session) GetInfo(context.Context) (zrpc.Value, error) {
 	return zrpc.NewDict(
 		"length", info.Objects,
 		"size", info.Size,
-		"name", info.Name,
+		"name", strings.ToValidUTF8(info.Name, "\ufffd"), // a path can have any bytes
 		"supportsUndo", s.undoer != nil,
 		"supports_record_iternext", info.RecordIteration,
 		"interfaces", interfaces), nil
@@ -65,7 +66,7 @@ func pickledExtension(ext zrpc.Value) ([]byte, error) {
 			return nil, stubs.Exception(stubs.ClassValueError, "transaction extension: "+err.Error())
 		}
 	}
-	switch dict := ext.(type) {
+	switch dict := calledDict(ext).(type) {
 	case nil, []byte:
 		return nil, nil
 	case *zrpc.Dict:
@@ -82,6 +83,35 @@ func pickledExtension(ext zrpc.Value) ([]byte, error) {
 		return plain, nil
 	}
 	return nil, stubs.Exception(stubs.ClassTypeError, "transaction extension is not a dict")
+}
+
+// calledDict turns a dict that Python wrote as the call dict(pairs), for one of a
+// subclass, into a dict.
+func calledDict(v zrpc.Value) zrpc.Value {
+	call, ok := v.(*zrpc.Object)
+	if !ok || (call.Class != zrpc.Global{Module: "builtins", Name: "dict"}) {
+		return v
+	}
+	args, ok := call.Args.(zrpc.Tuple)
+	if !ok || len(args) != 1 {
+		return v
+	}
+	var pairs []zrpc.Value
+	switch given := args[0].(type) {
+	case zrpc.Tuple:
+		pairs = given
+	case zrpc.List:
+		pairs = given
+	}
+	dict := zrpc.NewDict()
+	for _, p := range pairs {
+		pair, ok := p.(zrpc.Tuple)
+		if !ok || len(pair) != 2 {
+			return v
+		}
+		dict.Set(pair[0], pair[1])
+	}
+	return dict
 }
 
 // extensionDict reads a stored extension for a client. What a client could not

@@ -23,17 +23,17 @@ func TestIterators(t *testing.T) {
 			if iid := p.call("iterator_start", nil, nil); iid != int64(0) {
 				t.Errorf("first iterator is %v, want 0", iid)
 			}
-			entry := asTuple(t, p.call("iterator_next", 0))
-			if len(entry) != 5 || asTID(t, entry[0]) != tids[0] || entry[1] != " " ||
+			entry := tupleOf(t, p.call("iterator_next", 0))
+			if len(entry) != 5 || tidOf(t, entry[0]) != tids[0] || entry[1] != " " ||
 				string(entry[2].([]byte)) != "user" || string(entry[3].([]byte)) != "description" ||
-				asDict(t, entry[4]).Len() != 0 {
+				dictOf(t, entry[4]).Len() != 0 {
 				t.Errorf("iterator_next: %v", entry)
 			}
 			if iid := p.call("iterator_record_start", 0, tids[0]); iid != int64(1) {
 				t.Errorf("record iterator is %v, want 1", iid)
 			}
-			rec := asTuple(t, p.call("iterator_record_next", 1))
-			if len(rec) != 4 || asOID(t, rec[0]) != 1 || asTID(t, rec[1]) != tids[0] ||
+			rec := tupleOf(t, p.call("iterator_record_next", 1))
+			if len(rec) != 4 || oidOf(t, rec[0]) != 1 || tidOf(t, rec[1]) != tids[0] ||
 				string(rec[2].([]byte)) != string(record("x")) || rec[3] != nil {
 				t.Errorf("iterator_record_next: %v", rec)
 			}
@@ -57,7 +57,7 @@ func TestIterators(t *testing.T) {
 
 			// Ranges include both ends; an iterator given up is gone.
 			iid := p.call("iterator_start", tids[1], tids[1])
-			if e := asTuple(t, p.call("iterator_next", iid)); asTID(t, e[0]) != tids[1] {
+			if e := tupleOf(t, p.call("iterator_next", iid)); tidOf(t, e[0]) != tids[1] {
 				t.Errorf("range: %v, want %v", e[0], tids[1])
 			}
 			p.send("iterator_gc", zrpc.List{iid, int64(777)})

@@ -32,13 +32,13 @@ func TestVoteThatWaitsHoldsUpNothingElse(t *testing.T) {
 
 		tid2 := holder.finish(held)
 		// The vote finds a conflict with what the holder committed.
-		list := asTuple(t, p.result(vote))
+		list := tupleOf(t, p.result(vote))
 		if len(list) != 1 {
 			t.Fatalf("vote: %v, want one conflict", list)
 		}
-		d := asDict(t, list[0])
+		d := dictOf(t, list[0])
 		serials, _ := d.Get("serials")
-		if pair := asTuple(t, serials); asTID(t, pair[0]) != tid2 || asTID(t, pair[1]) != tid {
+		if pair := tupleOf(t, serials); tidOf(t, pair[0]) != tid2 || tidOf(t, pair[1]) != tid {
 			t.Errorf("conflict with serials %v, want %v and %v", pair, tid2, tid)
 		}
 		p.call("tpc_abort", id)

@@ -23,12 +23,12 @@ func TestRegister(t *testing.T) {
 		}
 		p.assertOneLine("unknown storage")
 		// It may try again; Python sends 0 for false.
-		if tid := asTID(t, p.call("register", "1", 0)); tid != 0 {
+		if tid := tidOf(t, p.call("register", "1", 0)); tid != 0 {
 			t.Errorf("register: %v, want zero", tid)
 		}
 		tid := p.commit(1, 0, record("x"))
 		q := s.dial(t, enc)
-		if got := asTID(t, q.call("register", "1", 1)); got != tid {
+		if got := tidOf(t, q.call("register", "1", 1)); got != tid {
 			t.Errorf("register: %v, want %v", got, tid)
 		}
 	})
@@ -117,13 +117,13 @@ func TestServerStatus(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
 		s := startServer(t, newMemory(t), Options{})
 		p, q := s.connect(t, enc), s.connect(t, enc)
-		d := asDict(t, p.call("server_status"))
+		d := dictOf(t, p.call("server_status"))
 		if got := keys(d); !slices.Equal(got, statusKeys) {
 			t.Errorf("keys %v, want %v", got, statusKeys)
 		}
 		want := func(key string, value zrpc.Value) {
 			t.Helper()
-			d := asDict(t, p.call("server_status"))
+			d := dictOf(t, p.call("server_status"))
 			if got, _ := d.Get(key); got != value {
 				t.Errorf("%s is %v (%T), want %v (%T)", key, got, got, value, value)
 			}
@@ -138,7 +138,7 @@ func TestServerStatus(t *testing.T) {
 		want("last-transaction", tid.String())
 		id := q.voted(1, tid, record("y"))
 		want("active_txns", int64(1))
-		status, _ := asDict(t, p.call("server_status")).Get("lock_time")
+		status, _ := dictOf(t, p.call("server_status")).Get("lock_time")
 		if at, ok := status.(float64); !ok || time.Since(time.Unix(int64(at), 0)) > time.Hour {
 			t.Errorf("lock_time is %v", status)
 		}
@@ -157,7 +157,7 @@ func TestServerStatus(t *testing.T) {
 		p.call("vote", conflicting)
 		want("conflicts", int64(1))
 		p.call("tpc_abort", conflicting)
-		start, _ := asDict(t, p.call("server_status")).Get("start")
+		start, _ := dictOf(t, p.call("server_status")).Get("start")
 		if _, err := time.Parse(time.ANSIC, start.(string)); err != nil {
 			t.Errorf("start: %v", err)
 		}
@@ -202,12 +202,12 @@ func TestNewOIDs(t *testing.T) {
 				args []any
 				want int
 			}{{nil, 100}, {[]any{7}, 7}, {[]any{0}, 1}, {[]any{-3}, 1}, {[]any{100_000}, 100}} {
-				oids := asTuple(t, p.call("new_oids", c.args...))
+				oids := tupleOf(t, p.call("new_oids", c.args...))
 				if len(oids) != c.want {
 					t.Errorf("new_oids%v: %d, want %d", c.args, len(oids), c.want)
 				}
 				for _, o := range oids {
-					oid := asOID(t, o)
+					oid := oidOf(t, o)
 					if seen[oid] || oid == 0 {
 						t.Errorf("oid %v twice", oid)
 					}
@@ -242,13 +242,13 @@ func TestGetInvalidations(t *testing.T) {
 				if v == nil {
 					return 0, nil, false
 				}
-				pair := asTuple(t, v)
+				pair := tupleOf(t, v)
 				oids := []zeolite.OID{}
-				for _, o := range asTuple(t, pair[1]) {
-					oids = append(oids, asOID(t, o))
+				for _, o := range tupleOf(t, pair[1]) {
+					oids = append(oids, oidOf(t, o))
 				}
 				slices.Sort(oids)
-				return asTID(t, pair[0]), oids, true
+				return tidOf(t, pair[0]), oids, true
 			}
 			if tid, oids, ok := ask(0); !ok || tid != 0 || len(oids) != 0 {
 				t.Errorf("empty storage: %v %v %v", tid, oids, ok)

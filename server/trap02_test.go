@@ -162,8 +162,8 @@ func TestTrap02_CloseWhileFinishing(t *testing.T) {
 			release()
 			p.waitGone()
 			args := other.nextIs("invalidateTransaction")
-			other.assertLoads(oid, asTID(t, args[0]), record("mine"))
-			other.commit(oid, asTID(t, args[0]), record("third"))
+			other.assertLoads(oid, tidOf(t, args[0]), record("mine"))
+			other.commit(oid, tidOf(t, args[0]), record("third"))
 			s.assertIdle()
 		})
 	}

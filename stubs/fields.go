@@ -21,6 +21,16 @@ type TxnID uint64
 // version, an idea that ZODB has given up: it must be empty.
 type LegacyTxnID TxnID
 
+// Serial is the serial of a store. Python programs also say None, or write the
+// 8 bytes as text.
+type Serial = zeolite.TID
+
+// StoredOID is the oid of a store, which Python programs may write as text.
+type StoredOID = zeolite.OID
+
+// Text is what should be bytes and may come as text: user and description.
+type Text = []byte
+
 // OptionalTID is a tid or None.
 type OptionalTID struct {
 	TID zeolite.TID
@@ -76,6 +86,45 @@ func getOID(d *zrpc.Decoder) zeolite.OID    { return zeolite.OID(d.ID()) }
 
 func putTID(e *zrpc.Encoder, v zeolite.TID) { e.ID(uint64(v)) }
 func getTID(d *zrpc.Decoder) zeolite.TID    { return zeolite.TID(d.ID()) }
+
+func putSerial(e *zrpc.Encoder, v Serial) { e.ID(uint64(v)) }
+func getSerial(d *zrpc.Decoder) Serial {
+	if d.IsNil() {
+		return 0
+	}
+	return Serial(looseID(d))
+}
+
+func putStoredOID(e *zrpc.Encoder, v StoredOID) { e.ID(uint64(v)) }
+func getStoredOID(d *zrpc.Decoder) StoredOID    { return StoredOID(looseID(d)) }
+
+// looseID reads an id as bytes, or as text of 8 characters that stand for
+// bytes.
+func looseID(d *zrpc.Decoder) uint64 {
+	if !d.IsStr() {
+		return d.ID()
+	}
+	id, n := uint64(0), 0
+	for _, r := range string(d.Str()) {
+		if r > 0xff {
+			n = -1
+			break
+		}
+		id, n = id<<8|uint64(r), n+1
+	}
+	if n != zeolite.IDLen {
+		d.Fail(&zrpc.ShapeError{Want: "8 bytes", Got: "text", Item: -1})
+	}
+	return id
+}
+
+func putText(e *zrpc.Encoder, v Text) { e.Bytes(v) }
+func getText(d *zrpc.Decoder) Text {
+	if d.IsStr() {
+		return d.Str()
+	}
+	return d.Bytes()
+}
 
 func putTxnID(e *zrpc.Encoder, v TxnID) { e.Uint(uint64(v)) }
 func getTxnID(d *zrpc.Decoder) TxnID    { return TxnID(d.Uint()) }

@@ -88,25 +88,25 @@ type StorageServer interface {
 	// a dict, or bytes: a pickled dict. tid and status are given when a
 	// transaction is copied with its identity.
 	//zeo:send tpc_begin ordered tid=None status=' '
-	TpcBegin(ctx context.Context, id TxnID, user, desc []byte, ext zrpc.Value, tid OptionalTID, status string) error
+	TpcBegin(ctx context.Context, id TxnID, user, desc Text, ext zrpc.Value, tid OptionalTID, status string) error
 
 	// Storea adds a record to the transaction. serial is the revision that
 	// the client read, zero for a new object. A conflict is told by Vote.
 	//zeo:send storea ordered
-	Storea(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id TxnID) error
+	Storea(ctx context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error
 
 	// Restorea adds a record without any check. A nil data is a deletion.
 	//zeo:send restorea ordered
-	Restorea(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data OptionalBytes, prev OptionalTID, id TxnID) error
+	Restorea(ctx context.Context, oid zeolite.OID, serial Serial, data OptionalBytes, prev OptionalTID, id TxnID) error
 
 	// DeleteObject marks an object as gone.
 	//zeo:send deleteObject ordered
-	DeleteObject(ctx context.Context, oid zeolite.OID, serial zeolite.TID, id TxnID) error
+	DeleteObject(ctx context.Context, oid zeolite.OID, serial Serial, id TxnID) error
 
 	// CheckCurrentSerialInTransaction makes Vote fail with a read conflict
 	// unless serial is current then.
 	//zeo:send checkCurrentSerialInTransaction ordered
-	CheckCurrentSerialInTransaction(ctx context.Context, oid zeolite.OID, serial zeolite.TID, id TxnID) error
+	CheckCurrentSerialInTransaction(ctx context.Context, oid zeolite.OID, serial Serial, id TxnID) error
 
 	// Undoa undoes the transaction whose tid, in base64, is transID.
 	//zeo:send undoa ordered
@@ -122,17 +122,17 @@ type StorageServer interface {
 
 	// StoreBlobEnd ends the upload and stores record and blob.
 	//zeo:send storeBlobEnd ordered
-	StoreBlobEnd(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id TxnID) error
+	StoreBlobEnd(ctx context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error
 
 	// StoreBlobShared stores a record and a blob that the client has put
 	// under the given name into the blob directory of oid.
 	//zeo:send storeBlobShared ordered
-	StoreBlobShared(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, filename string, id TxnID) error
+	StoreBlobShared(ctx context.Context, oid StoredOID, serial Serial, data []byte, filename string, id TxnID) error
 
 	// StoreEmptyBlob stores a record and a blob of no bytes. Today's clients
 	// send StoreBlobStart and StoreBlobEnd instead.
 	//zeo:send storeEmptyBlob ordered
-	StoreEmptyBlob(ctx context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id LegacyTxnID) error
+	StoreEmptyBlob(ctx context.Context, oid StoredOID, serial Serial, data []byte, id LegacyTxnID) error
 
 	// Vote ends the first phase. The result lists the conflicts to resolve
 	// before voting again, or the objects whose new state the client cannot

@@ -505,8 +505,8 @@ func dispatchUndoInfo(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 
 func dispatchTpcBegin(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var id TxnID
-	var user []byte
-	var desc []byte
+	var user Text
+	var desc Text
 	var ext zrpc.Value
 	var tid OptionalTID
 	var status string
@@ -514,8 +514,8 @@ func dispatchTpcBegin(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 		d := &call.Args
 		d.OpenTuple()
 		id = getTxnID(d)
-		user = getBytes(d)
-		desc = getBytes(d)
+		user = getText(d)
+		desc = getText(d)
 		ext = getValue(d)
 		tid = OptionalTID{}
 		if d.More() {
@@ -538,15 +538,15 @@ func dispatchTpcBegin(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 }
 
 func dispatchStorea(ctx context.Context, srv StorageServer, call *zrpc.Call) {
-	var oid zeolite.OID
-	var serial zeolite.TID
+	var oid StoredOID
+	var serial Serial
 	var data []byte
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
-		oid = getOID(d)
-		serial = getTID(d)
+		oid = getStoredOID(d)
+		serial = getSerial(d)
 		data = getBytes(d)
 		id = getTxnID(d)
 		d.CloseTuple()
@@ -563,7 +563,7 @@ func dispatchStorea(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 
 func dispatchRestorea(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid zeolite.OID
-	var serial zeolite.TID
+	var serial Serial
 	var data OptionalBytes
 	var prev OptionalTID
 	var id TxnID
@@ -571,7 +571,7 @@ func dispatchRestorea(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getOID(d)
-		serial = getTID(d)
+		serial = getSerial(d)
 		data = getOptionalBytes(d)
 		prev = getOptionalTID(d)
 		id = getTxnID(d)
@@ -589,13 +589,13 @@ func dispatchRestorea(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 
 func dispatchDeleteObject(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid zeolite.OID
-	var serial zeolite.TID
+	var serial Serial
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getOID(d)
-		serial = getTID(d)
+		serial = getSerial(d)
 		id = getTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {
@@ -611,13 +611,13 @@ func dispatchDeleteObject(ctx context.Context, srv StorageServer, call *zrpc.Cal
 
 func dispatchCheckCurrentSerialInTransaction(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid zeolite.OID
-	var serial zeolite.TID
+	var serial Serial
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getOID(d)
-		serial = getTID(d)
+		serial = getSerial(d)
 		id = getTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {
@@ -686,15 +686,15 @@ func dispatchStoreBlobChunk(ctx context.Context, srv StorageServer, call *zrpc.C
 }
 
 func dispatchStoreBlobEnd(ctx context.Context, srv StorageServer, call *zrpc.Call) {
-	var oid zeolite.OID
-	var serial zeolite.TID
+	var oid StoredOID
+	var serial Serial
 	var data []byte
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
-		oid = getOID(d)
-		serial = getTID(d)
+		oid = getStoredOID(d)
+		serial = getSerial(d)
 		data = getBytes(d)
 		id = getTxnID(d)
 		d.CloseTuple()
@@ -710,16 +710,16 @@ func dispatchStoreBlobEnd(ctx context.Context, srv StorageServer, call *zrpc.Cal
 }
 
 func dispatchStoreBlobShared(ctx context.Context, srv StorageServer, call *zrpc.Call) {
-	var oid zeolite.OID
-	var serial zeolite.TID
+	var oid StoredOID
+	var serial Serial
 	var data []byte
 	var filename string
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
-		oid = getOID(d)
-		serial = getTID(d)
+		oid = getStoredOID(d)
+		serial = getSerial(d)
 		data = getBytes(d)
 		filename = getString(d)
 		id = getTxnID(d)
@@ -736,15 +736,15 @@ func dispatchStoreBlobShared(ctx context.Context, srv StorageServer, call *zrpc.
 }
 
 func dispatchStoreEmptyBlob(ctx context.Context, srv StorageServer, call *zrpc.Call) {
-	var oid zeolite.OID
-	var serial zeolite.TID
+	var oid StoredOID
+	var serial Serial
 	var data []byte
 	var id LegacyTxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
-		oid = getOID(d)
-		serial = getTID(d)
+		oid = getStoredOID(d)
+		serial = getSerial(d)
 		data = getBytes(d)
 		id = getLegacyTxnID(d)
 		d.CloseTuple()

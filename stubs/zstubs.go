@@ -354,12 +354,12 @@ func resultUndoInfo(r *zrpc.Reply) (v zrpc.Value, err error) {
 }
 
 // TpcBegin calls tpc_begin; see StorageServer.
-func (s *StorageServerStub) TpcBegin(_ context.Context, id TxnID, user []byte, desc []byte, ext zrpc.Value, tid OptionalTID, status string) error {
+func (s *StorageServerStub) TpcBegin(_ context.Context, id TxnID, user Text, desc Text, ext zrpc.Value, tid OptionalTID, status string) error {
 	m := s.conn.BeginSend("tpc_begin")
 	m.Tuple(6)
 	putTxnID(&m.Encoder, id)
-	putBytes(&m.Encoder, user)
-	putBytes(&m.Encoder, desc)
+	putText(&m.Encoder, user)
+	putText(&m.Encoder, desc)
 	putValue(&m.Encoder, ext)
 	putOptionalTID(&m.Encoder, tid)
 	putString(&m.Encoder, status)
@@ -368,11 +368,11 @@ func (s *StorageServerStub) TpcBegin(_ context.Context, id TxnID, user []byte, d
 }
 
 // Storea calls storea; see StorageServer.
-func (s *StorageServerStub) Storea(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id TxnID) error {
+func (s *StorageServerStub) Storea(_ context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error {
 	m := s.conn.BeginSend("storea")
 	m.Tuple(4)
-	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putStoredOID(&m.Encoder, oid)
+	putSerial(&m.Encoder, serial)
 	putBytes(&m.Encoder, data)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(4)
@@ -380,11 +380,11 @@ func (s *StorageServerStub) Storea(_ context.Context, oid zeolite.OID, serial ze
 }
 
 // Restorea calls restorea; see StorageServer.
-func (s *StorageServerStub) Restorea(_ context.Context, oid zeolite.OID, serial zeolite.TID, data OptionalBytes, prev OptionalTID, id TxnID) error {
+func (s *StorageServerStub) Restorea(_ context.Context, oid zeolite.OID, serial Serial, data OptionalBytes, prev OptionalTID, id TxnID) error {
 	m := s.conn.BeginSend("restorea")
 	m.Tuple(5)
 	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putSerial(&m.Encoder, serial)
 	putOptionalBytes(&m.Encoder, data)
 	putOptionalTID(&m.Encoder, prev)
 	putTxnID(&m.Encoder, id)
@@ -393,22 +393,22 @@ func (s *StorageServerStub) Restorea(_ context.Context, oid zeolite.OID, serial 
 }
 
 // DeleteObject calls deleteObject; see StorageServer.
-func (s *StorageServerStub) DeleteObject(_ context.Context, oid zeolite.OID, serial zeolite.TID, id TxnID) error {
+func (s *StorageServerStub) DeleteObject(_ context.Context, oid zeolite.OID, serial Serial, id TxnID) error {
 	m := s.conn.BeginSend("deleteObject")
 	m.Tuple(3)
 	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putSerial(&m.Encoder, serial)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(3)
 	return s.conn.Send(m)
 }
 
 // CheckCurrentSerialInTransaction calls checkCurrentSerialInTransaction; see StorageServer.
-func (s *StorageServerStub) CheckCurrentSerialInTransaction(_ context.Context, oid zeolite.OID, serial zeolite.TID, id TxnID) error {
+func (s *StorageServerStub) CheckCurrentSerialInTransaction(_ context.Context, oid zeolite.OID, serial Serial, id TxnID) error {
 	m := s.conn.BeginSend("checkCurrentSerialInTransaction")
 	m.Tuple(3)
 	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putSerial(&m.Encoder, serial)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(3)
 	return s.conn.Send(m)
@@ -442,11 +442,11 @@ func (s *StorageServerStub) StoreBlobChunk(_ context.Context, chunk []byte) erro
 }
 
 // StoreBlobEnd calls storeBlobEnd; see StorageServer.
-func (s *StorageServerStub) StoreBlobEnd(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id TxnID) error {
+func (s *StorageServerStub) StoreBlobEnd(_ context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error {
 	m := s.conn.BeginSend("storeBlobEnd")
 	m.Tuple(4)
-	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putStoredOID(&m.Encoder, oid)
+	putSerial(&m.Encoder, serial)
 	putBytes(&m.Encoder, data)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(4)
@@ -454,11 +454,11 @@ func (s *StorageServerStub) StoreBlobEnd(_ context.Context, oid zeolite.OID, ser
 }
 
 // StoreBlobShared calls storeBlobShared; see StorageServer.
-func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, filename string, id TxnID) error {
+func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid StoredOID, serial Serial, data []byte, filename string, id TxnID) error {
 	m := s.conn.BeginSend("storeBlobShared")
 	m.Tuple(5)
-	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putStoredOID(&m.Encoder, oid)
+	putSerial(&m.Encoder, serial)
 	putBytes(&m.Encoder, data)
 	putString(&m.Encoder, filename)
 	putTxnID(&m.Encoder, id)
@@ -467,11 +467,11 @@ func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid zeolite.OID, 
 }
 
 // StoreEmptyBlob calls storeEmptyBlob; see StorageServer.
-func (s *StorageServerStub) StoreEmptyBlob(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id LegacyTxnID) error {
+func (s *StorageServerStub) StoreEmptyBlob(_ context.Context, oid StoredOID, serial Serial, data []byte, id LegacyTxnID) error {
 	m := s.conn.BeginSend("storeEmptyBlob")
 	m.Tuple(4)
-	putOID(&m.Encoder, oid)
-	putTID(&m.Encoder, serial)
+	putStoredOID(&m.Encoder, oid)
+	putSerial(&m.Encoder, serial)
 	putBytes(&m.Encoder, data)
 	putLegacyTxnID(&m.Encoder, id)
 	m.EndTuple(4)

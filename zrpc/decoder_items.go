@@ -126,6 +126,23 @@ func (d *Decoder) IsInt() bool {
 	return ok && !wide
 }
 
+// IsStr tells whether the next item is one that Str takes, without reading it.
+func (d *Decoder) IsStr() bool {
+	switch {
+	case d.err != nil:
+		return false
+	case d.tree != nil:
+		_, ok := d.tree.peek().(string)
+		return ok
+	case d.enc == Pickle:
+		return d.peekOp() == opBinUnicode
+	case d.pos >= len(d.buf):
+		return false
+	}
+	c := d.buf[d.pos]
+	return c&0xe0 == mpFixStr || c == mpStr8 || c == mpStr16 || c == mpStr32
+}
+
 // Float reads a float or an integer.
 func (d *Decoder) Float() float64 {
 	var v float64

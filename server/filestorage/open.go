@@ -248,7 +248,7 @@ func checkMagic(file File, path string) error {
 // buildIndex reads the saved index if it is good, and scans what it does not
 // cover. saved is the end of what it does.
 func (s *Storage) buildIndex(file File, size int64) (sc *scanner, saved int64, err error) {
-	sc = &scanner{w: newWindow(file), size: size, index: newIndex(), log: s.log, pos: magicLen}
+	sc = &scanner{w: newWindow(file), size: size, index: newIndex(), log: s.log, progress: s.opts.ScanProgress, pos: magicLen}
 	if size < magicLen {
 		return sc, 0, nil // empty and read-only
 	}

@@ -38,6 +38,10 @@ type Options struct {
 	// written anew; 0 means 64 MiB.
 	IndexSaveBytes int64
 
+	// ScanProgress, if not nil, is told now and then how many bytes of the
+	// file have been scanned while it is opened.
+	ScanProgress func(done, total int64)
+
 	// Logger is told what an operator should know; nil discards it.
 	Logger *slog.Logger
 	// FileSystem is for tests; nil means OSFileSystem.

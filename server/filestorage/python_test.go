@@ -253,6 +253,7 @@ func TestPythonReads(t *testing.T) {
 			if d := p.ask(db.path, blobs, false); !strings.Contains(d.Error, "LockError") {
 				t.Errorf("Python opens what we have locked: %q", d.Error)
 			}
+			compare(t, got, p.do(map[string]any{"path": db.path, "blobs": blobs, "full": true, "read_only": true}))
 			db.close()
 			if seed%2 == 1 {
 				os.Remove(db.path + ".index")

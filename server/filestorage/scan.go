@@ -16,6 +16,9 @@ type scanner struct {
 	size  int64
 	index *index
 	log   *slog.Logger
+	// progress is called after each scanProgressStep bytes, if not nil.
+	progress func(done, total int64)
+	told     int64
 
 	// pos is the end of the last good transaction, last its TID.
 	pos  int64
@@ -24,6 +27,8 @@ type scanner struct {
 	// empty if there is nothing.
 	torn string
 }
+
+const scanProgressStep = 64 << 20
 
 // run scans to the end of the file. An error means damage that is not the torn
 // end which a crash leaves.
@@ -59,6 +64,10 @@ func (sc *scanner) run() error {
 			return err
 		}
 		sc.last, sc.pos = h.tid, h.next()
+		if sc.progress != nil && sc.pos-sc.told >= scanProgressStep {
+			sc.told = sc.pos
+			sc.progress(sc.pos, sc.size)
+		}
 	}
 }
 

@@ -1,8 +1,8 @@
 """Describe databases as Python's FileStorage sees them.
 
 Reads lines of JSON from stdin, {"path": ..., "blobs": ... or null, "full": bool,
-"pack": seconds since 1970, "gc": bool}, the last two optional, and writes a line
-of JSON for each. Opening is for writing, as a server would.
+"read_only": bool, "pack": seconds since 1970, "gc": bool}, the last three optional,
+and writes a line of JSON for each.
 """
 import base64
 import json
@@ -79,7 +79,7 @@ def describe(storage, full):
 for line in sys.stdin:
     job = json.loads(line)
     try:
-        storage = FileStorage(job['path'], blob_dir=job['blobs'])
+        storage = FileStorage(job['path'], blob_dir=job['blobs'], read_only=job.get('read_only', False))
         try:
             if 'pack' in job:
                 storage.pack(job['pack'], referencesf, gc=job['gc'])
