@@ -24,7 +24,8 @@ const queueLimit = 4 << 20
 // errors.Join).
 //
 // If it fails nothing is left at the server, and the transaction is as before.
-// It is always safe to repeat.
+// If the connection is lost it is tried once more on the next one; it is
+// always safe to repeat.
 func (t *Txn) Vote(ctx context.Context) error {
 	if err := t.open("vote"); err != nil {
 		return err
@@ -35,13 +36,17 @@ func (t *Txn) Vote(ctx context.Context) error {
 	if err := t.s.turn.Acquire(ctx, 1); err != nil {
 		return t.s.ctxErr(ctx)
 	}
-	err := t.vote(ctx)
+	err := t.s.asError(t.vote(ctx), true)
+	if SafeToRepeat(err) && t.link != nil && t.link.lost() {
+		// Nothing of it is left at the server: once more, on the next one.
+		t.stopUploads()
+		err = t.s.asError(t.vote(ctx), true)
+	}
 	if err == nil {
 		t.state = txnVoted
 		return nil
 	}
 	t.withdraw()
-	err = t.s.asError(err, true)
 	if t.s.ctx.Err() != nil && !errors.Is(err, zeolite.ErrClosed) {
 		return fmt.Errorf("%w: %w", zeolite.ErrClosed, err)
 	}
@@ -231,19 +236,17 @@ func (t *Txn) forget(errs ...error) {
 // transaction as soon as the server has answered, or the connection has ended:
 // a transaction must not begin before.
 func (t *Txn) withdraw() {
-	l := t.link
-	t.link = nil
-	for _, o := range t.uploads {
-		o.cut()
-	}
-	uploads := t.uploads
-	t.uploads, t.rewrote = nil, nil
+	l, id, uploads := t.link, t.id, t.uploads
+	t.link, t.rewrote = nil, nil
 	if l == nil || l.lost() {
-		waitFor(uploads)
+		t.stopUploads()
 		t.s.turn.Release(1)
 		return
 	}
-	id := t.id
+	t.uploads = nil
+	for _, o := range uploads {
+		o.cut()
+	}
 	t.s.spawn(func() {
 		defer t.s.turn.Release(1)
 		// An answer other than None: the server is confused about us.
@@ -252,6 +255,15 @@ func (t *Txn) withdraw() {
 		}
 		waitFor(uploads)
 	})
+}
+
+// stopUploads ends the uploads to a connection that was lost.
+func (t *Txn) stopUploads() {
+	for _, o := range t.uploads {
+		o.cut()
+	}
+	waitFor(t.uploads)
+	t.uploads = nil
 }
 
 // Abort implements zeolite.Txn. It does not wait for the server. Uploads stay

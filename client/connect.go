@@ -39,7 +39,9 @@ func (s *Storage) keepConnected() {
 		s.setLink(l)
 		next = s.attend(l)
 		s.setLink(nil)
-		l.conn.End(errReplaced) // does nothing if it has ended
+		if next != nil {
+			l.conn.End(errReplaced)
+		}
 		l.close()
 		if s.ctx.Err() == nil {
 			s.log.Warn("connection ended", "server", l.addr, "reason", l.conn.Err())
@@ -187,7 +189,7 @@ func (s *Storage) connection(ctx context.Context) (*link, error) {
 	var timeout <-chan time.Time
 	for {
 		s.mu.Lock()
-		l, changed, last := s.link, s.changed, s.lastErr
+		l, changed := s.link, s.changed
 		s.mu.Unlock()
 		if s.ctx.Err() != nil {
 			return nil, zeolite.ErrClosed
@@ -208,6 +210,9 @@ func (s *Storage) connection(ctx context.Context) (*link, error) {
 			return nil, zeolite.ErrClosed
 		case <-timeout:
 			err := fmt.Errorf("no connection within %v", s.opt.WaitTimeout)
+			s.mu.Lock()
+			last := s.lastErr
+			s.mu.Unlock()
 			if last != nil {
 				err = fmt.Errorf("%w; the last attempt: %w", err, last)
 			}

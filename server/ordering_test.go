@@ -163,7 +163,6 @@ type checker struct {
 	others     map[zeolite.TID]bool        // invalidations that arrived
 	own        map[zeolite.TID]bool
 	current    map[zeolite.OID]zeolite.TID // serials to store against
-	writing    []zeolite.OID
 }
 
 func (c *checker) fail(format string, args ...any) {

@@ -91,6 +91,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
+	greeting  map[net.Conn]struct{} // connections that have not shaken hands
 	sessions  map[*session]struct{}
 	closing   bool
 	running   sync.WaitGroup // connections
@@ -110,6 +111,7 @@ func New(opt Options) *Server {
 		log:       opt.Logger,
 		exports:   map[string]*export{},
 		listeners: map[net.Listener]struct{}{},
+		greeting:  map[net.Conn]struct{}{},
 		sessions:  map[*session]struct{}{},
 	}
 }
@@ -163,6 +165,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return ErrServerClosed
 		}
 		s.running.Add(1)
+		s.greeting[nc] = struct{}{}
 		s.mu.Unlock()
 		go func() {
 			defer s.running.Done()
@@ -174,6 +177,8 @@ func (s *Server) Serve(l net.Listener) error {
 // serveConn takes a connection from its first byte to its last.
 func (s *Server) serveConn(nc net.Conn) {
 	log := s.log.With("client", clientName(nc))
+	accepted := nc
+	defer s.greeted(accepted)
 	// Until register a connection is nobody's: it must not stay for long.
 	deadline := s.opt.Limits.Handshake
 	if s.opt.TLS != nil {
@@ -190,7 +195,11 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	enc, err := zrpc.AcceptHandshake(nc, s.opt.Encoding, deadline, s.statusJSON)
 	if err != nil {
-		if !errors.Is(err, zrpc.ErrRuok) {
+		switch {
+		case errors.Is(err, zrpc.ErrRuok):
+		case errors.Is(err, net.ErrClosed): // by Shutdown
+			log.Info("client disconnected")
+		default:
 			log.Warn("handshake failed", "error", err)
 		}
 		nc.Close()
@@ -198,6 +207,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	se := newSession(s, nc, enc, log)
 	s.mu.Lock()
+	delete(s.greeting, accepted)
 	if s.closing {
 		s.mu.Unlock()
 		nc.Close()
@@ -213,6 +223,13 @@ func (s *Server) serveConn(nc net.Conn) {
 	s.mu.Unlock()
 }
 
+// greeted forgets a connection that is about to shake hands, if it still is.
+func (s *Server) greeted(nc net.Conn) {
+	s.mu.Lock()
+	delete(s.greeting, nc)
+	s.mu.Unlock()
+}
+
 // Shutdown stops accepting, lets running commits end, sends what is queued for
 // clients until the context ends, and disconnects them. Open transactions are
 // aborted.
@@ -221,6 +238,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.closing = true
 	for l := range s.listeners {
 		l.Close()
+	}
+	for nc := range s.greeting {
+		nc.Close()
 	}
 	sessions := make([]*session, 0, len(s.sessions))
 	for se := range s.sessions {

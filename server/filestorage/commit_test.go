@@ -206,6 +206,41 @@ func TestFinishChecksAgain(t *testing.T) {
 	db.wantLoad(1, zeolite.MaxTID, "0")
 }
 
+// Whoever finishes while the storage is closed is either committed or told.
+func TestCloseDuringFinish(t *testing.T) {
+	for range 30 {
+		db := newDB(t, Options{})
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var committed []zeolite.TID
+		for i := range 6 {
+			tx, err := db.s.Begin(ctx, zeolite.TxnMeta{})
+			db.must(err)
+			db.must(tx.Store(ctx, zeolite.OID(i), 0, []byte("x")))
+			db.must(tx.Vote(ctx))
+			wg.Go(func() {
+				tid, err := tx.Finish(ctx, nil)
+				if err != nil && !errors.Is(err, zeolite.ErrClosed) {
+					t.Error(err)
+				}
+				if err == nil {
+					mu.Lock()
+					committed = append(committed, tid)
+					mu.Unlock()
+				}
+			})
+		}
+		db.close()
+		wg.Wait()
+		db.open()
+		slices.Sort(committed)
+		if got := tids(t, db.s); !slices.Equal(got, committed) {
+			t.Fatalf("found %v, committed %v", got, committed)
+		}
+		db.close()
+	}
+}
+
 func TestOIDsAreNotRepeated(t *testing.T) {
 	db := newDB(t, Options{})
 	take := func() zeolite.OID {

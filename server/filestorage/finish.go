@@ -15,12 +15,36 @@ import (
 type committer struct {
 	mu    sync.Mutex
 	queue []*Txn // wait for a committer
+	shut  bool   // nobody commits any more
 
 	// lock holds one token: who takes it may commit, or replace the file.
 	lock chan struct{}
 }
 
 func (c *committer) init() { c.lock = make(chan struct{}, 1) }
+
+// add lets t wait for a committer; it fails if there will be none.
+func (c *committer) add(t *Txn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return zeolite.ErrClosed
+	}
+	c.queue = append(c.queue, t)
+	return nil
+}
+
+// close makes everybody fail who waits or will. The caller has the commit lock
+// and keeps it.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.shut = true
+	c.mu.Unlock()
+	for _, t := range c.take() {
+		t.err = zeolite.ErrClosed
+		close(t.done)
+	}
+}
 
 // take returns everybody who waits.
 func (c *committer) take() []*Txn {
@@ -51,9 +75,10 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	}
 	s := t.s
 	t.publish, t.done = publish, make(chan struct{})
-	s.committer.mu.Lock()
-	s.committer.queue = append(s.committer.queue, t)
-	s.committer.mu.Unlock()
+	if err := s.committer.add(t); err != nil {
+		t.Abort()
+		return 0, err
+	}
 
 	select {
 	case <-t.done:

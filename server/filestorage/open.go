@@ -215,7 +215,7 @@ func (s *Storage) openDatabase(file File) error {
 	s.warnAboutClock()
 	if !s.opts.ReadOnly {
 		// Of a pack that a crash interrupted.
-		if err := s.removePackedBlobs(context.Background()); err != nil {
+		if err := s.removePackedBlobs(context.Background(), true); err != nil {
 			s.log.Error("cannot remove the blobs of revisions that were packed", "error", err)
 		}
 	}

@@ -126,7 +126,7 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 	}
 	s.log.Info("packed", "path", s.path, "to", p.tid.Time(), "garbage collection", gc,
 		"bytes before", before, "bytes after", s.gen.Load().end.Load(), "took", time.Since(started))
-	if err := s.removePackedBlobs(ctx); err != nil {
+	if err := s.removePackedBlobs(ctx, false); err != nil {
 		// The database is packed; what is left is removed another time.
 		s.log.Error("cannot remove the blobs of revisions that were packed", "error", err)
 	}

@@ -53,8 +53,9 @@ func (p *packer) writeRemoved() error {
 }
 
 // removePackedBlobs removes the blobs that are listed, or moves them to
-// <blob directory>.old; the others get a second name there.
-func (s *Storage) removePackedBlobs(ctx context.Context) error {
+// <blob directory>.old; the others get a second name there. If resumed is set,
+// an earlier process began to.
+func (s *Storage) removePackedBlobs(ctx context.Context, resumed bool) error {
 	d := s.blobs
 	if d == nil {
 		return nil
@@ -69,8 +70,10 @@ func (s *Storage) removePackedBlobs(ctx context.Context) error {
 	}
 	defer f.Close()
 	old := d.path + ".old"
-	if err := os.RemoveAll(old); err != nil {
-		return err
+	if !resumed {
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
 	}
 	if s.opts.PackRemoveOld {
 		old = ""
@@ -143,10 +146,14 @@ func (s *Storage) removeListed(line, old string) error {
 
 // startOld makes the directory that keeps what blobs there were.
 func (d *blobDir) startOld(old string) error {
-	if err := os.Mkdir(old, 0o777); err != nil {
-		return err
+	err := os.Mkdir(old, 0o777)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		err = os.Link(filepath.Join(d.path, layoutMarker), filepath.Join(old, layoutMarker))
 	}
-	return os.Link(filepath.Join(d.path, layoutMarker), filepath.Join(old, layoutMarker))
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	return err
 }
 
 // linkAll gives every blob a second name in old.

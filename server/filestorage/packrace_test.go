@@ -3,6 +3,9 @@ package filestorage
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -140,5 +143,29 @@ func TestRecordsAfterPack(t *testing.T) {
 			}
 		}
 		break
+	}
+}
+
+// What a crash kept a pack from removing goes when the storage is opened, but
+// never a blob that the database has.
+func TestResumeRemovingBlobs(t *testing.T) {
+	db := newDB(t, Options{BlobDir: filepath.Join(t.TempDir(), "blobs")})
+	u, err := db.s.CreateBlob(ctx)
+	db.must(err)
+	_, err = u.Write([]byte("kept"))
+	db.must(err)
+	db.must(u.Complete())
+	tid := db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		return tx.StoreBlob(ctx, 1, 0, storagetest.BlobRecord(), u)
+	})
+	d := db.s.blobs
+	kept, dropped := d.file(1, tid), d.file(1, tid-1)
+	db.must(os.WriteFile(dropped, []byte("dropped"), 0o444))
+	db.close()
+	list := fmt.Sprintf("%x%x\n%x%x\njunk\n%x\n", zeolite.OID(1).Bytes(), tid.Bytes(), zeolite.OID(1).Bytes(), (tid - 1).Bytes(), zeolite.OID(1).Bytes())
+	db.must(os.WriteFile(filepath.Join(d.path, removedList), []byte(list), 0o666))
+	db.open()
+	if !exists(kept) || exists(dropped) || exists(filepath.Join(d.path, removedList)) {
+		t.Errorf("kept blob is there: %v, dropped one: %v, list: %v", exists(kept), exists(dropped), exists(filepath.Join(d.path, removedList)))
 	}
 }

@@ -112,6 +112,7 @@ func (s *Storage) Close() error {
 	s.stop()
 	s.background.Wait()
 	s.committer.lock <- struct{}{} // never given back
+	s.committer.close()
 	g := s.gen.Load()
 	var err error
 	if !s.opts.ReadOnly {
@@ -125,10 +126,6 @@ func (s *Storage) Close() error {
 		}
 	}
 	g.release()
-	for _, t := range s.committer.take() {
-		t.err = zeolite.ErrClosed
-		close(t.done)
-	}
 	if s.lock != nil {
 		if e := s.lock.Unlock(); err == nil {
 			err = e
