@@ -122,7 +122,12 @@ func TestTransactionOutlivesConnection(t *testing.T) {
 	must(t, tx.Vote(t.Context()))
 	srv.stop()
 	srv.start()
-	if _, err := tx.Finish(t.Context(), nil); !SafeToRepeat(err) || errors.Is(err, zeolite.ErrInDoubt) {
+	_, err = tx.Finish(t.Context(), nil)
+	if errors.Is(err, zeolite.ErrInDoubt) { // the loss was not noticed yet
+		if tid, err := s.Outcome(t.Context(), err); tid != 0 || err != nil {
+			t.Errorf("Outcome: %v, %v; want none", tid, err)
+		}
+	} else if !SafeToRepeat(err) {
 		t.Errorf("Finish after the connection was lost: got error %v", err)
 	}
 	wantCurrent(t, s, 1, tid, "x")

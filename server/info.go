@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"math"
 	"strings"
 	"time"
@@ -285,6 +286,10 @@ func (s *session) Pack(ctx context.Context, seconds float64, wait bool) error {
 	}
 	select {
 	case err := <-done:
+		if missing := new(zeolite.NotFoundError); errors.As(err, &missing) {
+			// As in ZODB, if there is no root object.
+			return stubs.Exception(stubs.ClassKeyError, missing.OID.Bytes())
+		}
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -74,9 +74,13 @@ func (s *session) GetTid(ctx context.Context, oid zeolite.OID) (zeolite.TID, err
 // RecordIternext follows stubs.StorageServer.
 func (s *session) RecordIternext(ctx context.Context, next stubs.OptionalOID) (zeolite.CurrentRecord, error) {
 	rec, err := s.storage.NextRecord(ctx, next.OID)
-	if errors.As(err, new(*zeolite.NotFoundError)) {
+	switch {
+	case errors.As(err, new(*zeolite.NotFoundError)):
 		return rec, stubs.Exception(stubs.ClassValueError, "there is no object at or after this oid")
+	case errors.Is(err, zeolite.ErrUnsupported):
+		return rec, stubs.Exception(stubs.ClassAttributeError, "this storage has no record_iternext")
 	}
+	s.logError("record_iternext", err)
 	return rec, err
 }
 

@@ -26,7 +26,6 @@ var replayed = map[string]func(testing.TB) zeolite.Storage{
 	"invalidation":             newFileStorage,
 	"locks":                    newFileStorage,
 	"restore_copyTransactions": newFileStorage,
-	"read_only_client":         newFileStorage,
 	"mappingstorage":           func(t testing.TB) zeolite.Storage { return withoutUndo{newMemory(t)} },
 }
 
@@ -70,6 +69,7 @@ type replayer struct {
 	methods map[string]string // connection and message id to method
 	about   string            // what is being compared
 	line    int
+	blob    []byte // of the recorded chunks
 }
 
 func (r *replayer) play() {
@@ -147,6 +147,10 @@ func (r *replayer) send(conn int, four zrpc.Tuple) {
 func (r *replayer) expect(conn int, four zrpc.Tuple) {
 	p := r.peers[conn]
 	id, name := r.substitute(four[0]), four[2].(string)
+	if name == "receiveBlobChunk" {
+		r.blob = append(r.blob, four[3].(zrpc.Tuple)[2].([]byte)...)
+		return
+	}
 	r.about = name
 	if name == ".reply" {
 		r.about = r.methods[fmt.Sprint(conn, id)]
@@ -163,12 +167,27 @@ func (r *replayer) expect(conn int, four zrpc.Tuple) {
 			p.early = append(p.early, m)
 		}
 	}
-	if name == "receiveBlobChunk" {
-		// Ours are larger: downloadBlob and the blob tests look at them.
-		return
+	if name == "receiveBlobStop" {
+		r.compareBlob(p)
 	}
 	r.compare("flag", four[1], m.flag)
 	r.compare("", four[3], m.value)
+}
+
+// compareBlob compares all chunks that have arrived, which may be cut elsewhere.
+func (r *replayer) compareBlob(p *peer) {
+	var blob []byte
+	p.early = slices.DeleteFunc(p.early, func(m message) bool {
+		if m.name != "receiveBlobChunk" {
+			return false
+		}
+		blob = append(blob, tupleOf(r.t, m.value)[2].([]byte)...)
+		return true
+	})
+	if !bytes.Equal(blob, r.blob) {
+		r.t.Errorf("line %d: a blob of %d bytes, recorded %d", r.line, len(blob), len(r.blob))
+	}
+	r.blob = nil
 }
 
 // varies are keys of dicts whose values differ from run to run.

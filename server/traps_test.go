@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"slices"
 	"testing"
@@ -515,4 +516,8 @@ func TestTrap36_NameOfTheStorage(t *testing.T) {
 	if text := e.State.(zrpc.Tuple)[0]; text != "No blob file" {
 		t.Errorf("sendBlob raised %v", e)
 	}
+}
+
+func (w withoutUndo) NextRecord(context.Context, zeolite.OID) (zeolite.CurrentRecord, error) {
+	return zeolite.CurrentRecord{}, zeolite.ErrUnsupported
 }

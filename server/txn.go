@@ -254,13 +254,19 @@ func (r *replay) all(ctx context.Context) error {
 			return err
 		}
 	}
-	for oid, c := range r.conflicts {
-		data, err := r.t.log.data(conflicting[oid])
+	// In the order in which they were stored.
+	for i := range entries {
+		e := &entries[i]
+		c := r.conflicts[e.oid]
+		if c == nil || conflicting[e.oid] != e {
+			continue
+		}
+		data, err := r.t.log.data(e)
 		if err != nil {
 			return err
 		}
 		r.result.Conflicts = append(r.result.Conflicts,
-			stubs.StoreConflict{OID: oid, Committed: c.Committed, Seen: c.Seen, Data: data})
+			stubs.StoreConflict{OID: e.oid, Committed: c.Committed, Seen: c.Seen, Data: data})
 	}
 	return nil
 }

@@ -168,6 +168,7 @@ def killed_upload(t):
     """What a killed server left of an upload is removed when it starts again."""
     server = t.start()
     storage = t.storage(server)
+    storage._async('tpc_begin', 1, b'', b'', {}, None, ' ')
     storage._async('storeBlobStart')
     storage._async('storeBlobChunk', b'x' * 100000)
     storage.server_status()  # the server has handled the chunk

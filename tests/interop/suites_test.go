@@ -6,10 +6,14 @@ import (
 	"github.com/zeolite-go/zeolite/tests/peers"
 )
 
-// runSuite runs one of the test suites that come with ZEO and ZODB.
+// runSuite runs one of the test suites that come with ZEO and ZODB; with
+// -short in one encoding only.
 func runSuite(t *testing.T, suite string) {
 	t.Parallel()
 	for _, target := range peers.Targets(t) {
+		if testing.Short() && target.Encoding != peers.Msgpack {
+			continue
+		}
 		t.Run(target.String(), func(t *testing.T) {
 			t.Parallel()
 			peers.RunScript(t, "zodb_suites.py", target, peers.ScriptOptions{
