@@ -165,12 +165,6 @@ func (d *download) stop() {
 	d.stopped = true
 }
 
-func (d *download) fail(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failLocked(err)
-}
-
 func (d *download) failLocked(err error) {
 	if d.err == nil {
 		d.err = err

@@ -119,23 +119,12 @@ func (l *link) close() {
 	l.conn.Close()
 	l.beating.Wait()
 	l.mu.Lock()
-	downloads := l.downloads
 	l.downloads = nil
 	l.mu.Unlock()
-	for _, d := range downloads {
-		d.fail(l.conn.Err())
-	}
 }
 
 // lost tells whether the connection has ended.
-func (l *link) lost() bool {
-	select {
-	case <-l.conn.Done():
-		return true
-	default:
-		return false
-	}
-}
+func (l *link) lost() bool { return l.conn.Err() != nil }
 
 var errSilent = errors.New("the server does not answer (heartbeat)")
 

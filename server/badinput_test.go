@@ -235,7 +235,7 @@ func TestOversizedFrames(t *testing.T) {
 			announce(p, p.encode(zrpc.Tuple{int64(0), true, "storea",
 				zrpc.Tuple{make([]byte, 8), make([]byte, 8), make([]byte, 70<<10), id}}))
 			p.waitClosed()
-			p.assertOneLine(`message "storea": frame of`)
+			p.assertOneLine("larger than the limit of 65536 bytes")
 			b.assertFine()
 		})
 		t.Run("before register", func(t *testing.T) {

@@ -270,9 +270,10 @@ func (s *session) Pack(ctx context.Context, seconds float64, wait bool) error {
 	done := make(chan error, 1)
 	// The pack is the storage's, not the client's, who may leave meanwhile.
 	e.background.Go(func() {
-		defer e.packing.Store(false)
 		log.Info("pack started", "to", tid.Time())
 		err := e.packer.Pack(e.ctx, tid, zeolite.PackOptions{})
+		// Before anybody is told: who hears of it may pack again.
+		e.packing.Store(false)
 		if err != nil {
 			log.Error("pack failed", "error", err)
 		} else {

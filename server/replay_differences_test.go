@@ -12,7 +12,7 @@ var intended = []difference{
 	{"undo", "vote", "[1]._oid", undoFailures},
 	{"undo", "vote", "[1]._errs", undoFailures},
 	{"undo", "vote", "not base64", "the text of binascii.Error is Python's own; the class is what counts"},
-	{"undo", "invalidateTransaction", "1 items, recorded 2", "each object is named once, however often it was written"},
+	{"", "invalidateTransaction", "1 items, recorded 2", "each object is named once, however often it was written"},
 	{"blob", "sendBlob", "[1][0]", "the text names no path of the server"},
 	{"iterator", "iterator_record_start", "Out-of-order", "the tid in hexadecimal, not as Python prints bytes"},
 	{"locks", "server_status", ".waiting", "transactions without common objects do not wait for each other"},

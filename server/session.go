@@ -40,9 +40,6 @@ type session struct {
 	txn    *transaction
 	upload zeolite.BlobUpload
 
-	// committing is held while the storage commits, and by drain.
-	committing sync.Mutex
-
 	iterators iterators
 }
 
@@ -102,14 +99,6 @@ func (s *session) run() {
 	s.free.close()
 	s.iterators.closeAll()
 	s.logEnd(reason)
-}
-
-// drain sends what is queued for the client and disconnects it. A commit that
-// is under way ends first, so that the client learns of it; no other begins.
-func (s *session) drain(deadline time.Time) {
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	s.conn.Drain(deadline)
 }
 
 func (s *session) logEnd(reason error) {

@@ -21,8 +21,8 @@ type ending struct {
 	locked bool
 }
 
-// oversized is the beginning of a frame that no server takes.
-var oversized = append([]byte{0xff, 0xff, 0xff, 0xff}, make([]byte, 300)...)
+// oversized is the header of a frame that no server takes.
+var oversized = []byte{0xff, 0xff, 0xff, 0xff}
 
 // endings are all the reasons for which a connection ends. Some need the
 // client to be in a phase where its ordered lane is free.

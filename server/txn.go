@@ -329,13 +329,6 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 		stubs.ReplyError(call, stubs.Exception("builtins.AssertionError", "tpc_finish without a vote"))
 		return
 	}
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	if s.conn.Err() != nil {
-		// Nobody is there to be told; what was voted is aborted.
-		call.Release()
-		return
-	}
 	// The timeout must not strike while the storage commits, nor a
 	// disconnect stop it.
 	t.stopTimer()
