@@ -79,7 +79,8 @@ func find[T any](it *iterators, m *map[int64]*pulled[T], id int64) (*pulled[T], 
 	return nil, stubs.Exception(stubs.ClassKeyError, id)
 }
 
-// drop closes an iterator of either kind.
+// drop closes an iterator of either kind: nobody finds it any more. It does not
+// wait for a step that is under way.
 func (it *iterators) drop(id int64) {
 	it.mu.Lock()
 	txns, recs := it.txns[id], it.recs[id]
@@ -87,10 +88,10 @@ func (it *iterators) drop(id int64) {
 	delete(it.recs, id)
 	it.mu.Unlock()
 	if txns != nil {
-		txns.close()
+		go txns.close()
 	}
 	if recs != nil {
-		recs.close()
+		go recs.close()
 	}
 }
 

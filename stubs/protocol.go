@@ -175,7 +175,7 @@ type StorageServer interface {
 	IteratorRecordNext(ctx context.Context, iid int64) (*zeolite.DataRecord, error)
 
 	// IteratorGC closes iterators; unknown ids are ignored.
-	//zeo:send iterator_gc free
+	//zeo:send iterator_gc inline
 	IteratorGC(ctx context.Context, iids []int64) error
 
 	// Pack packs to a moment, in seconds since 1970. Unless wait is set it

@@ -96,11 +96,11 @@ func DispatchStorageServer(ctx context.Context, srv StorageServer, call *zrpc.Ca
 // name.
 func StorageServerLane(name []byte) Lane {
 	switch string(name) {
-	case "register", "lastTransaction", "ping":
+	case "register", "lastTransaction", "iterator_gc", "ping":
 		return LaneInline
 	case "tpc_begin", "storea", "restorea", "deleteObject", "checkCurrentSerialInTransaction", "undoa", "storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "storeEmptyBlob", "vote", "tpc_finish", "tpc_abort", "set_client_label":
 		return LaneOrdered
-	case "get_info", "getInvalidations", "new_oids", "loadBefore", "loadSerial", "getTid", "history", "record_iternext", "undoLog", "undoInfo", "sendBlob", "iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next", "iterator_gc", "pack", "server_status":
+	case "get_info", "getInvalidations", "new_oids", "loadBefore", "loadSerial", "getTid", "history", "record_iternext", "undoLog", "undoInfo", "sendBlob", "iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next", "pack", "server_status":
 		return LaneFree
 	}
 	return LaneUnknown
