@@ -124,6 +124,16 @@ func (s *testServer) assertIdle() {
 	}
 }
 
+// waitIdle waits until the locks of a commit that was answered are free: the
+// answer comes first.
+func (s *testServer) waitIdle() {
+	s.t.Helper()
+	eventually(s.t, "nobody holds commit locks or waits for them", func() bool {
+		waiting, held, _ := s.exports["1"].locks.state()
+		return waiting == 0 && held == 0 && s.exports["1"].counters.active.Load() == 0
+	})
+}
+
 // eventually waits for a condition that the test has no event for.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()

@@ -133,6 +133,7 @@ func TestServerStatus(t *testing.T) {
 		want("lock_time", nil)
 		want("last-transaction", "0000000000000000")
 		tid := p.commit(1, 0, record("x"))
+		s.waitIdle()
 		want("commits", int64(1))
 		want("stores", int64(1))
 		want("last-transaction", tid.String())

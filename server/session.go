@@ -107,6 +107,10 @@ func (s *session) logEnd(reason error) {
 		s.log.Info("client disconnected")
 	case errors.As(reason, new(*net.OpError)), errors.Is(reason, io.ErrUnexpectedEOF):
 		s.log.Info("connection lost", "error", reason)
+	case errors.As(reason, new(*zrpc.FrameTooLargeError)):
+		s.log.Warn("client was disconnected", "reason", reason, "to raise the limit", "--max-record for records and blobs, --max-message for the rest")
+	case errors.Is(reason, zrpc.ErrSlowPeer):
+		s.log.Warn("client was disconnected", "reason", reason, "to raise the limit", "--max-outbox")
 	default:
 		s.log.Warn("client was disconnected", "reason", reason)
 	}

@@ -106,8 +106,8 @@ func TestTrap02_CommitLockReleasedOnEveryClose(t *testing.T) {
 			}
 			t.Run(phase.name+"/"+e.name, func(t *testing.T) {
 				t.Parallel()
-				temp := t.TempDir()
-				s := startServer(t, newMemory(t), e.opt)
+				storage, blobs := blobStorage(t)
+				s := startServer(t, storage, e.opt)
 				other := s.connect(t, zrpc.Msgpack)
 				oid := other.newOID()
 				tid := other.commit(oid, 0, record("first"))
@@ -120,10 +120,10 @@ func TestTrap02_CommitLockReleasedOnEveryClose(t *testing.T) {
 				}
 				data := record("second")
 				other.assertLoads(oid, other.commit(oid, tid, data), data)
-				if files := filesBelow(t, temp); len(files) > 0 {
+				if files := filesBelow(t, blobs); len(files) > 0 {
 					t.Errorf("left behind: %v", files)
 				}
-				s.assertIdle()
+				s.waitIdle()
 			})
 		}
 	}
@@ -164,7 +164,7 @@ func TestTrap02_CloseWhileFinishing(t *testing.T) {
 			args := other.nextIs("invalidateTransaction")
 			other.assertLoads(oid, tidOf(t, args[0]), record("mine"))
 			other.commit(oid, tidOf(t, args[0]), record("third"))
-			s.assertIdle()
+			s.waitIdle()
 		})
 	}
 }

@@ -50,6 +50,7 @@ type serveFlags struct {
 	msgpack, readOnly    bool
 	timeout              float64
 	verbose              bool
+	limits               server.Limits
 }
 
 func serve(args []string) error {
@@ -65,6 +66,7 @@ func serve(args []string) error {
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
+	limitFlags(&fs.FlagSet, &f.limits)
 	if err := parse(fs, args); err != nil {
 		return err
 	}
@@ -160,6 +162,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		ReadOnly:           cfg.ZEO.ReadOnly,
 		TransactionTimeout: cfg.ZEO.TransactionTimeout,
 		InvalidationAge:    cfg.ZEO.InvalidationAge,
+		Limits:             f.limits,
 		Logger:             log,
 	}
 	if cfg.ZEO.Msgpack {
