@@ -88,12 +88,14 @@ type Server struct {
 	log     *slog.Logger
 	exports map[string]*export
 	order   []string // names, as they were added
+	workers workers
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	greeting  map[net.Conn]struct{} // connections that have not shaken hands
 	sessions  map[*session]struct{}
 	closing   bool
+	stopped   sync.Once
 	running   sync.WaitGroup // connections
 }
 
@@ -106,7 +108,7 @@ func New(opt Options) *Server {
 		opt.Logger = slog.Default()
 	}
 	opt.Limits = opt.Limits.withDefaults()
-	return &Server{
+	s := &Server{
 		opt:       opt,
 		log:       opt.Logger,
 		exports:   map[string]*export{},
@@ -114,6 +116,8 @@ func New(opt Options) *Server {
 		greeting:  map[net.Conn]struct{}{},
 		sessions:  map[*session]struct{}{},
 	}
+	s.workers.init()
+	return s
 }
 
 // AddStorage offers a storage to clients under a name; "1" is the name that
@@ -263,6 +267,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		for _, e := range s.exports {
 			e.background.Wait()
 		}
+		s.stopped.Do(s.workers.close)
 		close(done)
 	}()
 	for _, e := range s.exports {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,7 +62,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	})
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
 	se.ordered.init(se.dispatch)
-	se.free.init(se.dispatch, lim.Workers, se.conn.Done())
+	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
 	return se
 }
 
@@ -200,123 +199,3 @@ func (s *session) Ping(context.Context) error { return nil }
 func (s *session) ServerStatus(context.Context) (zrpc.Value, error) {
 	return s.status().value(), nil
 }
-
-// orderedLane runs calls one after another, in the order in which they came.
-// Its goroutine exists only while there are some.
-type orderedLane struct {
-	run func(*zrpc.Call)
-
-	mu      sync.Mutex
-	changed sync.Cond
-	calls   []*zrpc.Call
-	bytes   int
-	running bool
-	closed  bool
-}
-
-// orderedBytes bounds what waits in an ordered lane: a piece of an upload or
-// two, while the one before goes to disk.
-const orderedBytes = 256 << 10
-
-func (l *orderedLane) init(run func(*zrpc.Call)) {
-	l.run = run
-	l.changed.L = &l.mu
-}
-
-// put adds a call. It blocks the reader of the connection while much waits
-// already: the client would only fill our memory.
-func (l *orderedLane) put(call *zrpc.Call) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.bytes >= orderedBytes && !l.closed {
-		l.changed.Wait()
-	}
-	if l.closed {
-		call.Release()
-		return
-	}
-	l.calls = append(l.calls, call)
-	l.bytes += call.Size()
-	if !l.running {
-		l.running = true
-		go l.work()
-	}
-}
-
-func (l *orderedLane) work() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for len(l.calls) > 0 && !l.closed {
-		call := l.calls[0]
-		l.calls[0] = nil
-		l.calls = l.calls[1:]
-		size := call.Size()
-		l.mu.Unlock()
-		l.run(call)
-		l.mu.Lock()
-		l.bytes -= size
-		l.changed.Broadcast()
-	}
-	l.calls = nil
-	l.running = false
-	l.changed.Broadcast()
-}
-
-// idle waits until nothing runs or waits in the lane, until the deadline.
-func (l *orderedLane) idle(deadline time.Time) {
-	timer := time.AfterFunc(time.Until(deadline), func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.changed.Broadcast()
-	})
-	defer timer.Stop()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.running && time.Now().Before(deadline) {
-		l.changed.Wait()
-	}
-}
-
-// close drops what waits, and waits for the call that runs.
-func (l *orderedLane) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	l.changed.Broadcast()
-	for l.running {
-		l.changed.Wait()
-	}
-}
-
-// freeLane runs calls by up to a number of goroutines, which exist only while
-// there are calls.
-type freeLane struct {
-	run   func(*zrpc.Call)
-	slots chan struct{}
-	ended <-chan struct{} // the connection's end
-	busy  sync.WaitGroup
-}
-
-func (l *freeLane) init(run func(*zrpc.Call), workers int, ended <-chan struct{}) {
-	l.run = run
-	l.slots = make(chan struct{}, workers)
-	l.ended = ended
-}
-
-// put runs a call, as soon as a worker is free. It is called by the reader of
-// the connection only, and never after close.
-func (l *freeLane) put(call *zrpc.Call) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.ended:
-		call.Release()
-		return
-	}
-	l.busy.Go(func() {
-		defer func() { <-l.slots }()
-		l.run(call)
-	})
-}
-
-// close waits for the calls that run.
-func (l *freeLane) close() { l.busy.Wait() }

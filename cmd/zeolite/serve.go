@@ -126,6 +126,9 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 		}
 		cfg.Storages[0].Spec.(*config.FileStorage).BlobDir = f.blobs
 		cfg.EventLog = config.EventLog{}
+		if strings.HasSuffix(f.address, ":0") {
+			cfg.Warnings = nil // any free port is what was asked for
+		}
 	}
 	if f.config != "" && f.address != "" {
 		if cfg.ZEO.Address, err = config.ParseAddress(f.address); err != nil {

@@ -1,0 +1,181 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// orderedLane runs calls one after another, in the order in which they came.
+// Its goroutine exists only while there are some.
+type orderedLane struct {
+	run func(*zrpc.Call)
+
+	mu      sync.Mutex
+	changed sync.Cond
+	calls   []*zrpc.Call
+	bytes   int
+	running bool
+	closed  bool
+}
+
+// orderedBytes bounds what waits in an ordered lane: a piece of an upload or
+// two, while the one before goes to disk.
+const orderedBytes = 256 << 10
+
+func (l *orderedLane) init(run func(*zrpc.Call)) {
+	l.run = run
+	l.changed.L = &l.mu
+}
+
+// put adds a call. It blocks the reader of the connection while much waits
+// already: the client would only fill our memory.
+func (l *orderedLane) put(call *zrpc.Call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.bytes >= orderedBytes && !l.closed {
+		l.changed.Wait()
+	}
+	if l.closed {
+		call.Release()
+		return
+	}
+	l.calls = append(l.calls, call)
+	l.bytes += call.Size()
+	if !l.running {
+		l.running = true
+		go l.work()
+	}
+}
+
+func (l *orderedLane) work() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.calls) > 0 && !l.closed {
+		call := l.calls[0]
+		l.calls[0] = nil
+		l.calls = l.calls[1:]
+		size := call.Size()
+		l.mu.Unlock()
+		l.run(call)
+		l.mu.Lock()
+		l.bytes -= size
+		l.changed.Broadcast()
+	}
+	l.calls = nil
+	l.running = false
+	l.changed.Broadcast()
+}
+
+// idle waits until nothing runs or waits in the lane, until the deadline.
+func (l *orderedLane) idle(deadline time.Time) {
+	timer := time.AfterFunc(time.Until(deadline), func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.changed.Broadcast()
+	})
+	defer timer.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.running && time.Now().Before(deadline) {
+		l.changed.Wait()
+	}
+}
+
+// close drops what waits, and waits for the call that runs.
+func (l *orderedLane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.changed.Broadcast()
+	for l.running {
+		l.changed.Wait()
+	}
+}
+
+// freeLane runs calls by up to a number of workers. Only the reader of the
+// connection puts calls into it.
+type freeLane struct {
+	run     func(*zrpc.Call)
+	workers *workers
+	slots   chan struct{}
+	ended   <-chan struct{} // the connection's end
+	busy    sync.WaitGroup
+}
+
+func (l *freeLane) init(run func(*zrpc.Call), w *workers, most int, ended <-chan struct{}) {
+	l.run, l.workers, l.ended = run, w, ended
+	l.slots = make(chan struct{}, most)
+}
+
+// put runs a call, as soon as fewer than the most are running. It is never
+// called after close.
+func (l *freeLane) put(call *zrpc.Call) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.ended:
+		call.Release()
+		return
+	}
+	l.busy.Add(1)
+	l.workers.do(job{l, call})
+}
+
+// close waits for the calls that run.
+func (l *freeLane) close() { l.busy.Wait() }
+
+// job is a call to run.
+type job struct {
+	lane *freeLane
+	call *zrpc.Call
+}
+
+func (j job) do() {
+	defer j.lane.busy.Done()
+	defer func() { <-j.lane.slots }()
+	j.lane.run(j.call)
+}
+
+// workers are the goroutines that run the calls of all free lanes. How many may
+// run is up to the lanes; here those that have nothing to do are kept for the
+// next call, so that a call costs no new goroutine. It is safe for concurrent
+// use.
+type workers struct {
+	jobs   chan job
+	parked atomic.Int32
+}
+
+// maxParked is how many goroutines are kept.
+const maxParked = 64
+
+func (w *workers) init() { w.jobs = make(chan job) }
+
+// do runs a job in a goroutine of its own.
+func (w *workers) do(j job) {
+	select {
+	case w.jobs <- j:
+	default:
+		go w.work(j)
+	}
+}
+
+func (w *workers) work(j job) {
+	for {
+		j.do()
+		if w.parked.Add(1) > maxParked {
+			w.parked.Add(-1)
+			return
+		}
+		next, ok := <-w.jobs
+		w.parked.Add(-1)
+		if !ok {
+			return
+		}
+		j = next
+	}
+}
+
+// close ends the goroutines that have nothing to do. No job comes any more.
+func (w *workers) close() { close(w.jobs) }
