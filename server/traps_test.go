@@ -123,7 +123,7 @@ func TestTrap07_EveryExceptionCanBeBuilt(t *testing.T) {
 		&zeolite.ConflictError{OID: 1, Committed: tid, Seen: 3}, &zeolite.ConflictError{}, &zeolite.ConflictError{Read: true, ClassName: "a.B"},
 		&zeolite.TransactionError{Message: "m"}, &zeolite.UndoError{Reason: "r"}, &zeolite.UndoError{Reason: "r", OID: 4, HasOID: true},
 		&zeolite.MultipleUndoErrors{}, &zeolite.MultipleUndoErrors{Errs: []*zeolite.UndoError{{Reason: "r", OID: 4, HasOID: true}, {Reason: "s"}}},
-		&zeolite.StorageError{Message: "m"}, errDiskFull, &zeolite.StorageError{Class: "a.B", Message: "m"},
+		&zeolite.StorageError{Message: "m"}, &zeolite.StorageError{Message: "\xff"}, errDiskFull, &zeolite.StorageError{Class: "a.B", Message: "m"},
 		zeolite.ErrReadOnly, zeolite.ErrUnsupported, zeolite.ErrClosed, zeolite.ErrInDoubt,
 		&zrpc.RemoteError{Class: "a.B", State: zrpc.Tuple{zrpc.Global{Module: "os", Name: "system"}}},
 		&zrpc.RemoteError{Class: "a.B", State: zrpc.NewDict(int64(1), "int key")},

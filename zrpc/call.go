@@ -115,20 +115,9 @@ func (call *Call) SendError(class string, state Value) {
 	m.begin(call.ID, flagError, replyName)
 	m.Tuple(2)
 	m.Str(class)
-	m.Value(state)
+	m.Value(Plain(state)) // what the caller could not decode would leave it waiting for ever
 	m.EndTuple(2)
 	m.End()
-	if m.Err() != nil {
-		m.free()
-		m = call.conn.NewMessage()
-		m.begin(call.ID, flagError, replyName)
-		m.Tuple(2)
-		m.Str(class)
-		m.Tuple(0)
-		m.EndTuple(0)
-		m.EndTuple(2)
-		m.End()
-	}
 	_ = call.conn.Post(m)
 	call.Release()
 }

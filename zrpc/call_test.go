@@ -396,7 +396,7 @@ func TestUnencodable(t *testing.T) {
 			t.Errorf("frame: %v", err)
 		}
 		for method, want := range map[string]string{"result": `2 .reply ["builtins.ValueError"`,
-			"gated": `2 .reply ["builtins.ValueError"`, "state": `2 .reply ["m.C" [] ]`} {
+			"gated": `2 .reply ["builtins.ValueError"`, "state": `2 .reply ["m.C" dict[["1" null ]] ]`} {
 			w.write(w.call(int64(1), method))
 			if got := w.next().String(); !strings.Contains(got, want) {
 				t.Errorf("%s: %s", method, got)
