@@ -26,6 +26,8 @@ func openStorage(spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Sto
 		})
 	case *config.MappingStorage:
 		return memory.New(memory.Options{Name: spec.StorageName}), nil
+	case *config.ClientStorage:
+		return openClientStorage(spec, readOnly, log)
 	case *config.BlobStorage:
 		return openBlobStorage(spec, readOnly, log)
 	}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/client"
+	"github.com/zeolite-go/zeolite/server/config"
+)
+
+// openClientStorage opens a storage that another server serves, to be served
+// again: for clients that are near this server and far from that one.
+func openClientStorage(spec *config.ClientStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+	opt := client.Options{
+		Storage:            spec.Storage,
+		ReadOnly:           readOnly || spec.ReadOnly,
+		ReadOnlyFallback:   spec.ReadOnlyFallback && !readOnly,
+		WaitTimeout:        spec.WaitTimeout,
+		NoWait:             !spec.Wait,
+		Label:              spec.ClientLabel,
+		CacheSize:          spec.CacheSize,
+		CachePath:          spec.CachePath,
+		BlobDir:            spec.BlobDir,
+		SharedBlobDir:      spec.SharedBlobDir,
+		BlobCacheSize:      spec.BlobCacheSize,
+		BlobCacheSizeCheck: spec.BlobCacheSizeCheck,
+		Logger:             log,
+	}
+	for _, a := range spec.Servers {
+		address := a.String()
+		if a.Network() == "unix" {
+			var err error
+			if address, err = filepath.Abs(address); err != nil {
+				return nil, err
+			}
+		}
+		opt.Addresses = append(opt.Addresses, address)
+	}
+	if spec.SSL != nil {
+		var err error
+		if opt.TLS, err = clientTLS(spec.SSL); err != nil {
+			return nil, err
+		}
+	}
+	return client.Open(context.Background(), opt)
+}
+
+// clientTLS makes the configuration of connections to a server with TLS.
+func clientTLS(ssl *config.ClientSSL) (*tls.Config, error) {
+	key := ssl.Key
+	if key == "" {
+		key = ssl.Certificate
+	}
+	pair, err := tls.LoadX509KeyPair(ssl.Certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("<ssl>: %w", err)
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ServerName: ssl.ServerHostname}
+	if ssl.Authenticate != "" {
+		if cfg.RootCAs, err = certPool(ssl.Authenticate); err != nil {
+			return nil, fmt.Errorf("<ssl>: %w", err)
+		}
+	}
+	if !ssl.CheckHostname {
+		// The chain is checked all the same, only the name is not.
+		cfg.InsecureSkipVerify = true
+		cfg.VerifyConnection = func(state tls.ConnectionState) error { return verifyChain(cfg, state) }
+	}
+	return cfg, nil
+}
+
+// verifyChain checks a server's certificates, whatever its name.
+func verifyChain(cfg *tls.Config, state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return errors.New("the server showed no certificate")
+	}
+	opts := x509.VerifyOptions{Roots: cfg.RootCAs, Intermediates: x509.NewCertPool()}
+	for _, c := range state.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(opts)
+	return err
+}
