@@ -80,7 +80,7 @@ func openBlobCache(s *Storage) (*blobCache, error) {
 	default:
 		b.layout = layoutCache
 	}
-	b.removeStaleUploads()
+	b.removeStale()
 	b.check()
 	return b, nil
 }
@@ -202,25 +202,19 @@ func (b *openBlob) Close() error                            { return b.file.Clos
 func (b *openBlob) File() *os.File { return b.file }
 
 // keep moves the file of a committed upload to its place.
-func (b *blobCache) keep(path string, size int64, oid zeolite.OID, tid zeolite.TID) error {
+func (b *blobCache) keep(u *upload, k blobKey) error {
 	if b.s.opt.SharedBlobDir {
-		return os.Remove(path) // the server has its own link to it
+		return u.Discard() // the server has its own link to it
 	}
-	dir := b.dirOf(oid)
-	unlock, err := b.lock(context.Background(), dir)
-	if err != nil {
-		os.Remove(path)
-		return blobError("cannot put a blob into the cache", err)
-	}
-	defer unlock()
-	if err = protect(path); err == nil {
-		err = os.Rename(path, b.path(blobKey{oid, tid}))
+	unlock, _, err := b.lock(context.Background(), b.dirOf(k.oid))
+	if err == nil {
+		defer unlock()
+		err = u.moveTo(b.path(k))
 	}
 	if err != nil {
-		os.Remove(path)
-		return blobError("cannot put a blob into the cache", err)
+		return errors.Join(blobError("the blob is committed, but cannot be put into the cache", err), u.Discard())
 	}
-	b.grew(size)
+	b.grew(u.Size())
 	return nil
 }
 

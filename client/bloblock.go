@@ -37,21 +37,22 @@ func (l *locks) of(dir string) chan struct{} {
 
 // lock takes the lock of a directory, as Python's client does: flock(2) on its
 // file .lock, which is never removed. It waits for others until the context
-// ends.
-func (b *blobCache) lock(ctx context.Context, dir string) (unlock func(), err error) {
+// ends, and says whether it had to wait for another process.
+func (b *blobCache) lock(ctx context.Context, dir string) (unlock func(), waited bool, err error) {
 	own := b.locks.of(dir)
 	select {
 	case own <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		<-own
-		return nil, err
+		return nil, false, err
 	}
 	f := newFlock(filepath.Join(dir, ".lock"))
 	if ok, err := f.TryLock(); err != nil || ok {
-		return b.locked(f, own, err)
+		unlock, err = b.locked(f, own, err)
+		return unlock, false, err
 	}
 	// The call blocks and cannot be stopped, so that it ends at the very
 	// moment when the other process is done, or dies.
@@ -66,10 +67,11 @@ func (b *blobCache) lock(ctx context.Context, dir string) (unlock func(), err er
 	}()
 	select {
 	case err := <-got:
-		return b.locked(f, own, err)
+		unlock, err = b.locked(f, own, err)
+		return unlock, true, err
 	case <-ctx.Done():
 		<-own
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 }
 
@@ -112,7 +114,8 @@ func writePID(path string) {
 	_ = os.WriteFile(path, fmt.Appendf(nil, " %d\n", os.Getpid()), 0o666)
 }
 
-// Uploads are files in tmp that their process has locked.
+// Uploads, and downloads under way, are files in tmp that their process has
+// locked.
 const (
 	uploadPrefix = "zeolite-"
 	uploadSuffix = ".upload"
@@ -120,8 +123,8 @@ const (
 
 var errTaken = errors.New("the file was removed by another process")
 
-// removeStaleUploads removes the uploads of processes that are gone.
-func (b *blobCache) removeStaleUploads() {
+// removeStale removes the uploads and downloads of processes that are gone.
+func (b *blobCache) removeStale() {
 	dir := filepath.Join(b.dir, "tmp")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -135,7 +138,7 @@ func (b *blobCache) removeStaleUploads() {
 		f := flock.New(path, flock.SetFlag(os.O_RDONLY))
 		if ok, err := f.TryLock(); err == nil && ok {
 			if os.Remove(path) == nil {
-				b.s.log.Info("removed an upload that a process left behind", "file", path)
+				b.s.log.Info("removed what a process left behind", "file", path)
 			}
 			f.Unlock()
 		}

@@ -423,7 +423,7 @@ func (c *commit) place() error {
 	var errs []error
 	_ = c.staging.each(func(o *op) error {
 		if o.blob != nil {
-			errs = append(errs, o.blob.consume(o.oid, c.tid))
+			errs = append(errs, c.s.blobs.keep(o.blob, blobKey{o.oid, c.tid}))
 		}
 		return nil
 	})

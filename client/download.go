@@ -49,7 +49,7 @@ func (b *blobCache) bring(k blobKey) error {
 	// The download does not end with whoever wanted it first: the protocol
 	// cannot stop it, and others may be waiting.
 	ctx := b.s.ctx
-	unlock, err := b.lock(ctx, b.dirOf(k.oid))
+	unlock, waited, err := b.lock(ctx, b.dirOf(k.oid))
 	if err != nil {
 		if ctx.Err() != nil {
 			return zeolite.ErrClosed
@@ -57,6 +57,9 @@ func (b *blobCache) bring(k blobKey) error {
 		return blobError("cannot lock the blob cache", err)
 	}
 	defer unlock()
+	if waited {
+		b.removeStale() // whoever had the lock may have been killed
+	}
 	path := b.path(k)
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -64,25 +67,22 @@ func (b *blobCache) bring(k blobKey) error {
 	return b.s.read(ctx, func(l *link) error { return b.download(ctx, l, k, path) })
 }
 
-// download asks for a blob once.
-func (b *blobCache) download(ctx context.Context, l *link, k blobKey, path string) (err error) {
-	part := path + ".dl"
-	// What a killed process left behind must not become part of the blob.
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// download asks for a blob once. It writes to a temporary file like that of an
+// upload: were it the ".dl" file of Python's client, one that we leave when we
+// are killed would become part of the blob that a Python process downloads
+// next.
+func (b *blobCache) download(ctx context.Context, l *link, k blobKey, path string) error {
+	// What a killed Python process left behind.
+	if err := os.Remove(path + ".dl"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return blobError("cannot remove what is left of a download", err)
 	}
-	file, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	u, err := b.create()
 	if err != nil {
-		return blobError("cannot write to the blob cache", err)
+		return err
 	}
-	d := &download{file: file, key: k, report: b.s.opt.Progress}
-	defer func() {
-		if err != nil {
-			os.Remove(part)
-		}
-	}()
+	defer u.Discard() // does nothing if all went well
+	d := &download{file: u.file, key: k, report: b.s.opt.Progress}
 	if !l.expect(d) {
-		file.Close()
 		return lostBefore(l.conn.Err())
 	}
 	err = l.stub.SendBlob(ctx, k.oid, k.tid)
@@ -97,10 +97,7 @@ func (b *blobCache) download(ctx context.Context, l *link, k blobKey, path strin
 	case werr != nil:
 		return blobError("cannot write to the blob cache", werr)
 	}
-	if err := protect(part); err != nil {
-		return blobError("cannot write to the blob cache", err)
-	}
-	if err := os.Rename(part, path); err != nil {
+	if err := u.moveTo(path); err != nil {
 		return blobError("cannot write to the blob cache", err)
 	}
 	b.grew(size)
@@ -171,13 +168,10 @@ func (d *download) failLocked(err error) {
 	}
 }
 
-// end closes the file and returns the number of bytes in it.
+// end ends writing and returns the number of bytes in the file.
 func (d *download) end() (int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.file.Close(); err != nil {
-		d.failLocked(err)
-	}
 	d.file = nil
 	if !d.stopped {
 		d.failLocked(errIncomplete)

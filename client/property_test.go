@@ -102,6 +102,7 @@ func (p *property) run(back zeolite.Storage) {
 // write commits, and resolves doubts and conflicts by going on.
 func (p *property) write(s *Storage, rnd *rand.Rand, who, commits int) {
 	ctx := p.t.Context()
+	gone := map[zeolite.OID]zeolite.TID{} // when objects were deleted
 	for n := 0; n < commits; {
 		tx, err := s.Begin(ctx, zeolite.TxnMeta{Description: fmt.Appendf(nil, "%d.%d", who, n)})
 		if err != nil {
@@ -118,6 +119,9 @@ func (p *property) write(s *Storage, rnd *rand.Rand, who, commits int) {
 			if rnd.IntN(10) == 0 && rev.TID != 0 {
 				err = tx.Delete(ctx, oid, rev.TID)
 			} else {
+				if err != nil {
+					rev.TID = gone[oid]
+				}
 				err = tx.Store(ctx, oid, rev.TID, data)
 			}
 			must(p.t, err)
@@ -127,8 +131,9 @@ func (p *property) write(s *Storage, rnd *rand.Rand, who, commits int) {
 			var tid zeolite.TID
 			tid, err = tx.Finish(ctx, nil)
 			if errors.Is(err, zeolite.ErrInDoubt) {
-				for tid, err = s.Outcome(ctx, err); SafeToRepeat(err); tid, err = s.Outcome(ctx, err) {
-					break
+				doubt := err
+				for tid, err = s.Outcome(ctx, doubt); SafeToRepeat(err); {
+					tid, err = s.Outcome(ctx, doubt)
 				}
 			}
 			if last := s.LastTID(); err == nil && last < tid {
@@ -138,6 +143,9 @@ func (p *property) write(s *Storage, rnd *rand.Rand, who, commits int) {
 		}
 		tx.Abort()
 		var conflict *zeolite.ConflictError
+		if errors.As(err, &conflict) {
+			gone[conflict.OID] = conflict.Committed
+		}
 		if err != nil && !SafeToRepeat(err) && !errors.As(err, &conflict) && !isAbsent(err) {
 			p.t.Errorf("commit: %v", err)
 			return

@@ -175,16 +175,23 @@ func (u *upload) adopt(path string) error {
 	return nil
 }
 
-// consume moves the file into the cache, as the blob of a revision.
-func (u *upload) consume(oid zeolite.OID, tid zeolite.TID) error {
+// moveTo makes the file one of the cache. The lock is kept until it has its
+// place, so that nobody takes it for left over.
+func (u *upload) moveTo(path string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.gone {
 		return nil
 	}
 	u.gone = true
-	defer u.file.Close()
-	return u.b.keep(u.path, u.size, oid, tid)
+	err := protect(u.path)
+	if err == nil {
+		err = os.Rename(u.path, path)
+	}
+	if err != nil {
+		os.Remove(u.path)
+	}
+	return errors.Join(err, u.file.Close())
 }
 
 // outgoing is an upload on its way to the server: the zeolite.Blob that the

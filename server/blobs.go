@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"syscall"
 
@@ -143,14 +145,64 @@ func (s *session) SendBlob(context.Context, zeolite.OID, zeolite.TID) error { re
 
 // RespondSendBlob queues the blob as a stream that ends with the reply.
 func (s *session) RespondSendBlob(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID) {
+	s.sendBlob(ctx, call, oid, tid, 0)
+}
+
+// SendBlobFrom follows stubs.StorageServer; RespondSendBlobFrom is what is
+// called.
+func (s *session) SendBlobFrom(context.Context, zeolite.OID, zeolite.TID, int64) error {
+	return errNoBlobs
+}
+
+// RespondSendBlobFrom queues the rest of the blob.
+func (s *session) RespondSendBlobFrom(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, offset int64) {
+	if offset < 0 {
+		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "sendBlobFrom: the offset is negative"))
+		return
+	}
+	s.sendBlob(ctx, call, oid, tid, offset)
+}
+
+func (s *session) sendBlob(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int64) {
 	if s.blobs == nil {
 		stubs.ReplyError(call, errNoBlobs)
 		return
 	}
-	open := func() (zeolite.Blob, error) {
-		blob, err := s.blobs.OpenBlob(ctx, oid, tid)
-		s.logError("sendBlob", err)
-		return blob, err
+	open := func() (zeolite.Blob, error) { return s.openBlob(ctx, oid, tid) }
+	_ = s.conn.Stream(stubs.NewBlobDownload(call, oid, tid, from, open, s.download()), zrpc.InTurns)
+}
+
+func (s *session) openBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (zeolite.Blob, error) {
+	blob, err := s.blobs.OpenBlob(ctx, oid, tid)
+	s.logError("sendBlob", err)
+	return blob, err
+}
+
+// BlobInfo follows stubs.StorageServer. It reads the whole blob.
+func (s *session) BlobInfo(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (info stubs.BlobInfo, err error) {
+	if s.blobs == nil {
+		return info, errNoBlobs
 	}
-	_ = s.conn.Stream(stubs.NewBlobDownload(call, oid, tid, open, nil), zrpc.InTurns)
+	blob, err := s.openBlob(ctx, oid, tid)
+	if err != nil {
+		return info, err
+	}
+	defer blob.Close()
+	info.Size = blob.Size()
+	h := sha256.New()
+	var buf [64 << 10]byte
+	for off := int64(0); off < info.Size; {
+		if ctx.Err() != nil {
+			return info, context.Cause(ctx)
+		}
+		n := min(int64(len(buf)), info.Size-off)
+		if k, err := blob.ReadAt(buf[:n], off); int64(k) < n {
+			s.logError("blobInfo", err)
+			return info, fmt.Errorf("blob of %v: %w", oid, err)
+		}
+		h.Write(buf[:n])
+		off += n
+	}
+	h.Sum(info.SHA256[:0])
+	return info, nil
 }

@@ -36,13 +36,20 @@ func (s *session) GetInfo(context.Context) (zrpc.Value, error) {
 	add(s.undoer != nil, "IExternalGC")
 	add(true, "IStorage")
 	interfaces = append(interfaces, zrpc.Tuple{"zope.interface", "Interface"})
+	extensions := zrpc.List{}
+	for _, name := range stubs.Extensions {
+		if s.blobs != nil || name == "loadMany" {
+			extensions = append(extensions, name)
+		}
+	}
 	return zrpc.NewDict(
 		"length", info.Objects,
 		"size", info.Size,
 		"name", strings.ToValidUTF8(info.Name, "\ufffd"), // a path can have any bytes
 		"supportsUndo", s.undoer != nil,
 		"supports_record_iternext", info.RecordIteration,
-		"interfaces", interfaces), nil
+		"interfaces", interfaces,
+		"extensions", extensions), nil
 }
 
 // tellSize sends a client the storage's new length and size.
@@ -271,7 +278,9 @@ func (s *session) Pack(ctx context.Context, seconds float64, wait bool) error {
 	// The pack is the storage's, not the client's, who may leave meanwhile.
 	e.background.Go(func() {
 		log.Info("pack started", "to", tid.Time())
-		err := e.packer.Pack(e.ctx, tid, zeolite.PackOptions{})
+		e.counters.packs.begin()
+		err := e.packer.Pack(e.ctx, tid, zeolite.PackOptions{Progress: e.counters.packs.step})
+		e.counters.packs.end(err)
 		// Before anybody is told: who hears of it may pack again.
 		e.packing.Store(false)
 		if err != nil {

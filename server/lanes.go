@@ -69,6 +69,13 @@ func (l *orderedLane) work() {
 	l.changed.Broadcast()
 }
 
+// waiting returns the number of calls that wait for the one that runs.
+func (l *orderedLane) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.calls)
+}
+
 // idle waits until nothing runs or waits in the lane, until the deadline.
 func (l *orderedLane) idle(deadline time.Time) {
 	timer := time.AfterFunc(time.Until(deadline), func() {

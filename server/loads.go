@@ -23,17 +23,23 @@ const optimisticLoads = 3
 // RespondLoadBefore loads and queues the reply by the rules: see publisher.
 func (s *session) RespondLoadBefore(ctx context.Context, call *zrpc.Call, oid zeolite.OID, before zeolite.TID) {
 	s.counters.loads.Add(1)
+	s.replyInOrder(call, func() *zrpc.Message { return s.loadReply(ctx, call, oid, before) })
+}
+
+// replyInOrder sends a reply that calls revisions current. reply makes it, as
+// often as needed, or returns nil if it has answered the call itself.
+func (s *session) replyInOrder(call *zrpc.Call, reply func() *zrpc.Message) {
 	p := &s.publisher
 	for range optimisticLoads {
 		epoch := p.stableEpoch()
-		m := s.loadReply(ctx, call, oid, before)
+		m := reply()
 		if m == nil || call.SendReplyIf(m, &p.epoch, epoch) {
 			return
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if m := s.loadReply(ctx, call, oid, before); m != nil {
+	if m := reply(); m != nil {
 		call.SendReply(m)
 	}
 }
@@ -44,9 +50,10 @@ func (s *session) loadReply(ctx context.Context, call *zrpc.Call, oid zeolite.OI
 	rev, err := s.storage.LoadBefore(ctx, oid, before)
 	if err != nil {
 		s.logError("load", err)
-		stubs.ReplyError(call, err)
+		s.replyError(call, err)
 		return nil
 	}
+	s.counters.loaded.Add(int64(len(rev.Data)))
 	m := call.BeginReply()
 	stubs.PutRevision(m, rev)
 	if rev.End != 0 {
@@ -54,6 +61,53 @@ func (s *session) loadReply(ctx context.Context, call *zrpc.Call, oid zeolite.OI
 		return nil
 	}
 	return m
+}
+
+// LoadMany follows stubs.StorageServer; RespondLoadMany is what is called.
+func (s *session) LoadMany(context.Context, []zeolite.OID, zeolite.TID) ([]stubs.Loaded, error) {
+	return nil, errors.New("loadMany needs its call")
+}
+
+// loadManyBytes is how many bytes of records a reply to loadMany may have
+// before it stops short.
+const loadManyBytes = 1 << 20
+
+// RespondLoadMany loads and queues the reply by the rules, for all objects.
+func (s *session) RespondLoadMany(ctx context.Context, call *zrpc.Call, oids []zeolite.OID, before zeolite.TID) {
+	s.counters.loads.Add(int64(len(oids)))
+	s.replyInOrder(call, func() *zrpc.Message {
+		loaded, err := s.loadMany(ctx, oids, before)
+		if err != nil {
+			s.logError("loadMany", err)
+			s.replyError(call, err)
+			return nil
+		}
+		m := call.BeginReply()
+		stubs.PutLoadMany(m, loaded)
+		return m
+	})
+}
+
+func (s *session) loadMany(ctx context.Context, oids []zeolite.OID, before zeolite.TID) ([]stubs.Loaded, error) {
+	loaded := []stubs.Loaded{}
+	size := 0
+	for _, oid := range oids {
+		if size >= loadManyBytes {
+			break
+		}
+		rev, err := s.storage.LoadBefore(ctx, oid, before)
+		switch {
+		case err == nil:
+			loaded = append(loaded, stubs.Loaded{Found: true, Revision: rev})
+			size += len(rev.Data)
+			s.counters.loaded.Add(int64(len(rev.Data)))
+		case errors.Is(err, zeolite.ErrNotYet), errors.As(err, new(*zeolite.NotFoundError)):
+			loaded = append(loaded, stubs.Loaded{})
+		default:
+			return nil, err
+		}
+	}
+	return loaded, nil
 }
 
 // LoadSerial follows stubs.StorageServer.

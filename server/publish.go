@@ -57,10 +57,12 @@ func (e *export) publish(committer *session, tid zeolite.TID, oids []zeolite.OID
 			// It cannot fail: there is nothing in it but ids.
 			*frame, _ = stubs.InvalidationFrame(client.conn.Encoding(), tid, oids)
 		}
+		e.counters.invalidations.Add(1)
 		if err := client.conn.PostFrame(*frame); errors.Is(err, zrpc.ErrSlowPeer) {
 			e.counters.slow.Add(1)
 		}
 	}
+	e.counters.published.Add(1)
 	visible()
 	p.last = max(p.last, tid)
 	answer()

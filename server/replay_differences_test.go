@@ -5,6 +5,7 @@ package server
 var intended = []difference{
 	{"", "info", ".size", sizesDiffer},
 	{"", "get_info", ".size", sizesDiffer},
+	{"", "get_info", "[extensions]", "methods beyond ZEO, which a client that does not know them ignores"},
 	{"", "undoLog", ".size", sizesDiffer},
 	{"", "undoInfo", ".size", sizesDiffer},
 	{"", "history", ".size", sizesDiffer},

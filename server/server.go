@@ -90,6 +90,8 @@ type Server struct {
 	order   []string // names, as they were added
 	workers workers
 
+	counters serverCounters
+
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	greeting  map[net.Conn]struct{} // connections that have not shaken hands
@@ -117,6 +119,7 @@ func New(opt Options) *Server {
 		sessions:  map[*session]struct{}{},
 	}
 	s.workers.init()
+	s.counters.init()
 	return s
 }
 
@@ -169,6 +172,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return ErrServerClosed
 		}
 		s.running.Add(1)
+		s.counters.accepted.Add(1)
 		s.greeting[nc] = struct{}{}
 		s.mu.Unlock()
 		go func() {
@@ -191,6 +195,7 @@ func (s *Server) serveConn(nc net.Conn) {
 		err := tc.HandshakeContext(ctx)
 		cancel()
 		if err != nil {
+			s.counters.refused.Add(1)
 			log.Warn("TLS handshake failed", "error", err)
 			nc.Close()
 			return
@@ -199,6 +204,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	enc, err := zrpc.AcceptHandshake(nc, s.opt.Encoding, deadline, s.statusJSON)
 	if err != nil {
+		s.counters.refused.Add(1)
 		switch {
 		case errors.Is(err, zrpc.ErrRuok):
 		case errors.Is(err, net.ErrClosed): // by Shutdown

@@ -147,7 +147,9 @@ func (s *session) dispatch(call *zrpc.Call) {
 			s.conn.End(fmt.Errorf("internal error: %v", r))
 		}
 	}()
-	stubs.DispatchStorageServer(s.ctx, s, call)
+	running := s.server.counters.begin(call)
+	defer running.end()
+	stubs.DispatchStorageServer(s.ctx, observed{s}, call)
 }
 
 // Register follows stubs.StorageServer; RespondRegister is what is called.
@@ -166,10 +168,10 @@ func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name strin
 	switch {
 	case !ok:
 		s.log.Warn("client asked for an unknown storage", "storage", name)
-		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
+		s.replyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
 		return
 	case e.readOnly && !readOnly:
-		stubs.ReplyError(call, zeolite.ErrReadOnly)
+		s.replyError(call, zeolite.ErrReadOnly)
 		return
 	}
 	s.export, s.readOnly = e, e.readOnly || readOnly

@@ -19,6 +19,15 @@ type counters struct {
 	conflicts atomic.Int64
 	active    atomic.Int64 // transactions begun and not ended
 	slow      atomic.Int64 // clients disconnected because they did not read
+
+	// These are for Stats only.
+	loaded, stored         atomic.Int64 // bytes of records
+	published              atomic.Int64 // transactions
+	invalidations          atomic.Int64 // messages
+	uploads, uploadedBytes atomic.Int64
+	downloads              streamCounters
+	lockWaits              histogram
+	packs                  packCounters
 }
 
 // status is what server_status and ruok tell of a storage: the keys that ZEO

@@ -52,6 +52,10 @@ func (s *session) TpcBegin(_ context.Context, id stubs.TxnID, user, desc []byte,
 		}
 	}
 	t.meta.Extension, t.failed = pickledExtension(ext)
+	if st := t.meta.Status; st != 0 && st != ' ' && st != 'p' {
+		// Others mean that a transaction is not there, or not whole.
+		t.failed = stubs.Exception(stubs.ClassValueError, fmt.Sprintf("tpc_begin: status must be ' ' or 'p', not %q", st))
+	}
 	s.txn = t
 	s.counters.active.Add(1)
 	return nil
@@ -197,7 +201,10 @@ func (s *session) lock(ctx context.Context, t *transaction) (err error) {
 		}
 		t.release()
 	}
-	if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
+	start := time.Now()
+	t.locks, err = s.locks.acquire(ctx, oids, whole)
+	s.counters.lockWaits.observe(time.Since(start))
+	if err != nil {
 		return err
 	}
 	if d := s.opt.TransactionTimeout; d > 0 {
@@ -319,14 +326,14 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 	t, err := s.current(id)
 	switch {
 	case errors.Is(err, zeolite.ErrReadOnly):
-		stubs.ReplyError(call, err)
+		s.replyError(call, err)
 		return
 	case err != nil:
 		// As in ZEO, and harmless: there is nothing to finish.
 		s.finished(call, stubs.OptionalTID{})
 		return
 	case t.voted == nil:
-		stubs.ReplyError(call, stubs.Exception("builtins.AssertionError", "tpc_finish without a vote"))
+		s.replyError(call, stubs.Exception("builtins.AssertionError", "tpc_finish without a vote"))
 		return
 	}
 	// The timeout must not strike while the storage commits, nor a
@@ -353,7 +360,7 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 			s.conn.End(err)
 			call.Release()
 		default:
-			stubs.ReplyError(call, err)
+			s.replyError(call, err)
 		}
 		return
 	}

@@ -73,6 +73,7 @@ type BlobDownload struct {
 	tid    zeolite.TID
 	open   func() (zeolite.Blob, error)
 	chunks chunks
+	from   int64
 	state  int
 	whole  bool
 	done   func(sent int64, whole bool)
@@ -86,11 +87,12 @@ const (
 	blobEnd
 )
 
-// NewBlobDownload makes the answer to call, which becomes the iterator's. done
-// is called at the end with the number of bytes sent, and whether that is all.
-func NewBlobDownload(call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, open func() (zeolite.Blob, error),
+// NewBlobDownload makes the answer to call, which becomes the iterator's. It
+// begins at offset from. done is called at the end with the number of bytes
+// sent, and whether that is all.
+func NewBlobDownload(call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int64, open func() (zeolite.Blob, error),
 	done func(sent int64, whole bool)) *BlobDownload {
-	return &BlobDownload{call: call, oid: oid, tid: tid, open: open, done: done}
+	return &BlobDownload{call: call, oid: oid, tid: tid, from: from, open: open, done: done}
 }
 
 // Next makes the next message. It follows zrpc.MessageIterator.
@@ -106,6 +108,7 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 			return io.EOF
 		}
 		b.chunks = newChunks(blob)
+		b.chunks.off = b.from
 		b.state = blobChunks
 		b.mention(m, "receiveBlobStart")
 		return nil
@@ -153,7 +156,7 @@ func (b *BlobDownload) mention(m *zrpc.Message, name string) {
 // Close ends the download.
 func (b *BlobDownload) Close() {
 	if b.done != nil {
-		b.done(b.chunks.off, b.whole)
+		b.done(b.chunks.off-b.from, b.whole)
 	}
 	b.chunks.close()
 	if b.call != nil {

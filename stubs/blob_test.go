@@ -81,7 +81,7 @@ func download(rec *recorder, open func() (zeolite.Blob, error), done func(int64,
 			DispatchStorageServer(bg, rec, call)
 			return
 		}
-		_ = call.Conn().Stream(NewBlobDownload(call, oid1, tid1, open, done), zrpc.InTurns)
+		_ = call.Conn().Stream(NewBlobDownload(call, oid1, tid1, 0, open, done), zrpc.InTurns)
 	}
 }
 

@@ -56,6 +56,10 @@ func ToRemote(err error) (class string, state zrpc.Value) {
 		osFailure syscall.Errno
 	)
 	switch {
+	case errors.As(err, &undos):
+		// Before what came from a peer, which may hold pickled exceptions:
+		// they cannot be passed on, but their reasons can.
+		return undosToRemote(undos)
 	case errors.As(err, &remote):
 		return remote.Class, remote.State
 	case errors.As(err, &notFound):
@@ -67,8 +71,6 @@ func ToRemote(err error) (class string, state zrpc.Value) {
 		return conflictToRemote(conflict)
 	case errors.As(err, &txn):
 		return ClassTransaction, zrpc.Tuple{txn.Message}
-	case errors.As(err, &undos):
-		return undosToRemote(undos)
 	case errors.As(err, &undo):
 		dict := zrpc.NewDict("_reason", undo.Reason, "_oid", nil)
 		if undo.HasOID {

@@ -2,6 +2,7 @@ package stubs
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/zeolite-go/zeolite"
@@ -62,6 +63,19 @@ type TransactionEntry struct {
 	Status            byte
 	User, Description []byte
 	Extension         zrpc.Value
+}
+
+// Loaded is one result of LoadMany. Found is false if LoadBefore would fail, or
+// answer that there was no such revision yet.
+type Loaded struct {
+	Found bool
+	zeolite.Revision
+}
+
+// BlobInfo describes a blob: its size in bytes and the SHA-256 of its content.
+type BlobInfo struct {
+	Size   int64
+	SHA256 [sha256.Size]byte
 }
 
 // VoteResult is what a vote that did not fail says.
@@ -251,6 +265,50 @@ func getRevision(d *zrpc.Decoder) (rev zeolite.Revision) {
 	rev.End = getOptionalTID(d).TID
 	d.EndTuple(3)
 	return rev
+}
+
+func putLoadeds(e *zrpc.Encoder, v []Loaded) {
+	e.List(len(v))
+	for i, l := range v {
+		e.Item(i)
+		if l.Found {
+			putRevision(e, l.Revision)
+		} else {
+			e.Nil()
+		}
+	}
+	e.EndList(len(v))
+}
+
+func getLoadeds(d *zrpc.Decoder) []Loaded {
+	v := []Loaded{}
+	for d.List(); d.More(); {
+		if d.IsNil() {
+			v = append(v, Loaded{})
+		} else {
+			v = append(v, Loaded{true, getRevision(d)})
+		}
+	}
+	d.CloseList()
+	return v
+}
+
+func putBlobInfo(e *zrpc.Encoder, v BlobInfo) {
+	e.Tuple(2)
+	e.Int(v.Size)
+	e.Bytes(v.SHA256[:])
+	e.EndTuple(2)
+}
+
+func getBlobInfo(d *zrpc.Decoder) (v BlobInfo) {
+	d.Tuple(2)
+	v.Size = d.Int()
+	sum := d.Bytes()
+	if copy(v.SHA256[:], sum) < len(sum) || len(sum) < len(v.SHA256) {
+		d.Fail(&zrpc.ShapeError{Want: "32 bytes", Got: fmt.Sprintf("%d", len(sum)), Item: 1})
+	}
+	d.EndTuple(2)
+	return v
 }
 
 func putInvalidations(e *zrpc.Encoder, v *Invalidations) {
@@ -457,7 +515,13 @@ func sequence(v zrpc.Value) ([]zrpc.Value, bool) {
 
 // The own functions make a decoded result independent of the reply's buffer.
 
-func ownBytes(v *[]byte)                        { *v = bytes.Clone(*v) }
+func ownBytes(v *[]byte) { *v = bytes.Clone(*v) }
+func ownLoadeds(v *[]Loaded) {
+	for i := range *v {
+		ownRevision(&(*v)[i].Revision)
+	}
+}
+
 func ownRevision(v *zeolite.Revision)           { ownBytes(&v.Data) }
 func ownCurrentRecord(v *zeolite.CurrentRecord) { ownBytes(&v.Data) }
 func ownDataRecord(v **zeolite.DataRecord) {

@@ -67,6 +67,8 @@ var fields = map[string]field{
 	"zeolite.CurrentRecord": {Func: "CurrentRecord", Own: true},
 	"*TransactionEntry":     {Func: "TransactionEntry", Own: true, Alias: true},
 	"*zeolite.DataRecord":   {Func: "DataRecord", Own: true},
+	"[]Loaded":              {Func: "Loadeds", Own: true},
+	"BlobInfo":              {Func: "BlobInfo"},
 	"VoteResult":            {Func: "VoteResult"},
 }
 

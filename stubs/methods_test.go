@@ -63,6 +63,21 @@ var storageServerCases = map[string]methodCase{
 		},
 		results: []any{zeolite.Revision{Data: []byte("data"), TID: tid1, End: tid2}, zeolite.Revision{Data: large, TID: tid1},
 			zeolite.Revision{Data: []byte{}, TID: tid1}}},
+	"loadMany": {args: []any{[]zeolite.OID{1, oid1}, tid1},
+		call: func(s StorageServer, a []any) (any, error) {
+			return ret(s.LoadMany(bg, a[0].([]zeolite.OID), a[1].(zeolite.TID)))
+		},
+		results: []any{[]Loaded{}, []Loaded{{}, {true, zeolite.Revision{Data: []byte("data"), TID: tid1, End: tid2}},
+			{true, zeolite.Revision{Data: large, TID: tid1}}}}},
+	"blobInfo": {args: []any{oid1, tid1},
+		call: func(s StorageServer, a []any) (any, error) {
+			return ret(s.BlobInfo(bg, a[0].(zeolite.OID), a[1].(zeolite.TID)))
+		},
+		results: []any{BlobInfo{Size: 1 << 40, SHA256: [32]byte{1, 31: 2}}}},
+	"sendBlobFrom": {args: []any{oid1, tid1, int64(1 << 40)},
+		call: func(s StorageServer, a []any) (any, error) {
+			return none(s.SendBlobFrom(bg, a[0].(zeolite.OID), a[1].(zeolite.TID), a[2].(int64)))
+		}},
 	"loadSerial": {args: []any{oid1, tid1},
 		call: func(s StorageServer, a []any) (any, error) {
 			return ret(s.LoadSerial(bg, a[0].(zeolite.OID), a[1].(zeolite.TID)))

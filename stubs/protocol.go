@@ -194,7 +194,29 @@ type StorageServer interface {
 	// Ping returns when everything sent before it has been received.
 	//zeo:call ping inline
 	Ping(ctx context.Context) error
+
+	// The rest are extensions: a client may call them if GetInfo lists their
+	// names under the key "extensions".
+
+	// LoadMany is LoadBefore of many objects, all of them as the database was
+	// at one moment. The result has an entry for each oid, in order, but may
+	// stop short if it grows large: the client asks for the rest then.
+	//zeo:call loadMany free hook respond
+	LoadMany(ctx context.Context, oids []zeolite.OID, before zeolite.TID) ([]Loaded, error)
+
+	// BlobInfo returns size and checksum of the blob of a revision, else
+	// *NotFoundError.
+	//zeo:call blobInfo free
+	BlobInfo(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (BlobInfo, error)
+
+	// SendBlobFrom is SendBlob of the bytes from an offset on: the rest of a
+	// download that was interrupted.
+	//zeo:call sendBlobFrom free respond
+	SendBlobFrom(ctx context.Context, oid zeolite.OID, tid zeolite.TID, offset int64) error
 }
+
+// Extensions are the names of the methods beyond ZEO.
+var Extensions = []string{"loadMany", "blobInfo", "sendBlobFrom"}
 
 // ClientStorage is what a server tells a client. All of it is one-way.
 type ClientStorage interface {

@@ -70,6 +70,18 @@ func (r *recorder) LoadBefore(_ context.Context, oid zeolite.OID, before zeolite
 	return answer[zeolite.Revision](r, "loadBefore", oid, before)
 }
 
+func (r *recorder) LoadMany(_ context.Context, oids []zeolite.OID, before zeolite.TID) ([]Loaded, error) {
+	return answer[[]Loaded](r, "loadMany", oids, before)
+}
+
+func (r *recorder) BlobInfo(_ context.Context, oid zeolite.OID, tid zeolite.TID) (BlobInfo, error) {
+	return answer[BlobInfo](r, "blobInfo", oid, tid)
+}
+
+func (r *recorder) SendBlobFrom(_ context.Context, oid zeolite.OID, tid zeolite.TID, offset int64) error {
+	return r.record("sendBlobFrom", oid, tid, offset)
+}
+
 func (r *recorder) LoadSerial(_ context.Context, oid zeolite.OID, serial zeolite.TID) ([]byte, error) {
 	return answer[[]byte](r, "loadSerial", oid, serial)
 }

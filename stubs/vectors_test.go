@@ -250,7 +250,7 @@ func TestVectorsThroughProxy(t *testing.T) {
 			t.Errorf("listed as odd, but not recorded: %s", odd)
 		}
 	}
-	if messages < 1500 || differ > 12 {
+	if messages < 1500 || differ > 20 {
 		t.Errorf("%d messages, %d replies in other bytes", messages, differ)
 	}
 }
@@ -278,6 +278,15 @@ func nameOf(conv conversation, f vectors.Frame) string {
 
 // mayDiffer tells whether a reply may come back in other bytes.
 func mayDiffer(conv conversation, was, got message) bool {
+	if show(was.Flag) == "2" && show(got.Flag) == "2" {
+		// Exceptions inside of exceptions are not passed on as they are.
+		before, after := exceptionOf(was), exceptionOf(got)
+		var undos *zeolite.MultipleUndoErrors
+		if errors.As(FromRemote(before), &undos) {
+			return meant(FromRemote(after), undos)
+		}
+		return before.Class == after.Class && strings.Contains(show(before.State), "object ")
+	}
 	switch conv.session {
 	case "raw_ruok_and_odd":
 		// Ids as other picklers write them; the value is the same.
@@ -288,6 +297,13 @@ func mayDiffer(conv conversation, was, got message) bool {
 		return show(was.Flag) == "0" && show(got.Flag) == "2"
 	}
 	return false
+}
+
+// exceptionOf is the exception in a reply.
+func exceptionOf(m message) *zrpc.RemoteError {
+	pair, _ := sequence(m.Args)
+	class, _ := pair[0].(string)
+	return &zrpc.RemoteError{Class: class, State: pair[1]}
 }
 
 // TestOddVectors gives the recorded messages that are wrong on purpose to our
@@ -362,8 +378,8 @@ func TestTruncatedVectors(t *testing.T) {
 		dir      vectors.Direction
 		dispatch func(*recorder) handlerFunc
 	}{{vectors.ClientToServer, serverSide}, {vectors.ServerToClient, clientSide}} {
-		for _, s := range samples(t, side.dir, 2) {
-			step := 1 + len(s.Payload)/400
+		for _, s := range samples(t, side.dir, 1) {
+			step := 1 + len(s.Payload)/200
 			for n := 0; n < len(s.Payload); n += step {
 				rec := &recorder{}
 				answers, err := converse(t, s.enc, side.dispatch(rec), s.Payload[:n:n])
@@ -396,7 +412,7 @@ func TestTruncatedReplies(t *testing.T) {
 			continue
 		}
 		whole := withID(t, s.enc, s.Payload, int64(1))
-		step := 1 + len(whole)/100
+		step := 1 + len(whole)/50
 		for n := 0; n < len(whole); n += step {
 			near, far := net.Pipe()
 			c := zrpc.NewConn(near, s.enc, zrpc.Options{MaxFrame: 1 << 24})

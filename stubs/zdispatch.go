@@ -86,6 +86,12 @@ func DispatchStorageServer(ctx context.Context, srv StorageServer, call *zrpc.Ca
 		dispatchSetClientLabel(ctx, srv, call)
 	case "ping":
 		dispatchPing(ctx, srv, call)
+	case "loadMany":
+		dispatchLoadMany(ctx, srv, call)
+	case "blobInfo":
+		dispatchBlobInfo(ctx, srv, call)
+	case "sendBlobFrom":
+		dispatchSendBlobFrom(ctx, srv, call)
 	default:
 		return false
 	}
@@ -100,14 +106,14 @@ func StorageServerLane(name []byte) Lane {
 		return LaneInline
 	case "tpc_begin", "storea", "restorea", "deleteObject", "checkCurrentSerialInTransaction", "undoa", "storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "storeEmptyBlob", "vote", "tpc_finish", "tpc_abort", "set_client_label":
 		return LaneOrdered
-	case "get_info", "getInvalidations", "new_oids", "loadBefore", "loadSerial", "getTid", "history", "record_iternext", "undoLog", "undoInfo", "sendBlob", "iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next", "pack", "server_status":
+	case "get_info", "getInvalidations", "new_oids", "loadBefore", "loadSerial", "getTid", "history", "record_iternext", "undoLog", "undoInfo", "sendBlob", "iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next", "pack", "server_status", "loadMany", "blobInfo", "sendBlobFrom":
 		return LaneFree
 	}
 	return LaneUnknown
 }
 
 // StorageServerMethods are the names of all methods on the wire.
-var StorageServerMethods = []string{"register", "get_info", "lastTransaction", "getInvalidations", "new_oids", "loadBefore", "loadSerial", "getTid", "history", "record_iternext", "undoLog", "undoInfo", "tpc_begin", "storea", "restorea", "deleteObject", "checkCurrentSerialInTransaction", "undoa", "storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "storeEmptyBlob", "vote", "tpc_finish", "tpc_abort", "sendBlob", "iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next", "iterator_gc", "pack", "server_status", "set_client_label", "ping"}
+var StorageServerMethods = []string{"register", "get_info", "lastTransaction", "getInvalidations", "new_oids", "loadBefore", "loadSerial", "getTid", "history", "record_iternext", "undoLog", "undoInfo", "tpc_begin", "storea", "restorea", "deleteObject", "checkCurrentSerialInTransaction", "undoa", "storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "storeEmptyBlob", "vote", "tpc_finish", "tpc_abort", "sendBlob", "iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next", "iterator_gc", "pack", "server_status", "set_client_label", "ping", "loadMany", "blobInfo", "sendBlobFrom"}
 
 // RegisterResponder is a StorageServer that replies to register itself.
 type RegisterResponder interface {
@@ -1102,6 +1108,111 @@ func dispatchPing(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 		return
 	}
 	replyNone(call, srv.Ping(ctx))
+}
+
+// LoadManyResponder is a StorageServer that replies to loadMany itself.
+type LoadManyResponder interface {
+	RespondLoadMany(ctx context.Context, call *zrpc.Call, oids []zeolite.OID, before zeolite.TID)
+}
+
+// PutLoadMany adds a result to a reply to loadMany.
+func PutLoadMany(m *zrpc.Message, v []Loaded) { putLoadeds(&m.Encoder, v) }
+
+func dispatchLoadMany(ctx context.Context, srv StorageServer, call *zrpc.Call) {
+	var oids []zeolite.OID
+	var before zeolite.TID
+	for {
+		d := &call.Args
+		d.OpenTuple()
+		oids = getOIDs(d)
+		before = getTID(d)
+		d.CloseTuple()
+		if !call.EndArgs() {
+			break
+		}
+	}
+	if err := call.Args.Err(); err != nil {
+		badArguments(call, err)
+		return
+	}
+	if r, ok := srv.(LoadManyResponder); ok {
+		r.RespondLoadMany(ctx, call, oids, before)
+		return
+	}
+	v, err := srv.LoadMany(ctx, oids, before)
+	if err != nil {
+		ReplyError(call, err)
+		return
+	}
+	if call.Async {
+		call.Release()
+		return
+	}
+	m := call.BeginReply()
+	putLoadeds(&m.Encoder, v)
+	call.SendReply(m)
+}
+
+func dispatchBlobInfo(ctx context.Context, srv StorageServer, call *zrpc.Call) {
+	var oid zeolite.OID
+	var tid zeolite.TID
+	for {
+		d := &call.Args
+		d.OpenTuple()
+		oid = getOID(d)
+		tid = getTID(d)
+		d.CloseTuple()
+		if !call.EndArgs() {
+			break
+		}
+	}
+	if err := call.Args.Err(); err != nil {
+		badArguments(call, err)
+		return
+	}
+	v, err := srv.BlobInfo(ctx, oid, tid)
+	if err != nil {
+		ReplyError(call, err)
+		return
+	}
+	if call.Async {
+		call.Release()
+		return
+	}
+	m := call.BeginReply()
+	putBlobInfo(&m.Encoder, v)
+	call.SendReply(m)
+}
+
+// SendBlobFromResponder is a StorageServer that replies to sendBlobFrom itself.
+type SendBlobFromResponder interface {
+	RespondSendBlobFrom(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, offset int64)
+}
+
+func dispatchSendBlobFrom(ctx context.Context, srv StorageServer, call *zrpc.Call) {
+	var oid zeolite.OID
+	var tid zeolite.TID
+	var offset int64
+	for {
+		d := &call.Args
+		d.OpenTuple()
+		oid = getOID(d)
+		tid = getTID(d)
+		offset = getInt64(d)
+		d.CloseTuple()
+		if !call.EndArgs() {
+			break
+		}
+	}
+	if err := call.Args.Err(); err != nil {
+		badArguments(call, err)
+		return
+	}
+	if r, ok := srv.(SendBlobFromResponder); ok {
+		r.RespondSendBlobFrom(ctx, call, oid, tid, offset)
+		return
+	}
+	replyNone(call, srv.SendBlobFrom(ctx, oid, tid, offset))
 }
 
 // DispatchClientStorage runs one received call: it decodes the arguments, calls the

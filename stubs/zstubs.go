@@ -749,6 +749,99 @@ func (s *StorageServerStub) Ping(ctx context.Context) error {
 	return resultNone(r)
 }
 
+// LoadMany calls loadMany; see StorageServer.
+func (s *StorageServerStub) LoadMany(ctx context.Context, oids []zeolite.OID, before zeolite.TID) ([]Loaded, error) {
+	m, p := s.conn.BeginCall("loadMany")
+	m.Tuple(2)
+	putOIDs(&m.Encoder, oids)
+	putTID(&m.Encoder, before)
+	m.EndTuple(2)
+	r, err := s.conn.Await(ctx, m, p)
+	if err != nil {
+		var none []Loaded
+		return none, FromRemote(err)
+	}
+	defer r.Release()
+	return resultLoadMany(r)
+}
+
+func resultLoadMany(r *zrpc.Reply) (v []Loaded, err error) {
+	for {
+		v = getLoadeds(&r.Value)
+		if !r.EndValue() {
+			break
+		}
+	}
+	ownLoadeds(&v)
+	return v, r.Value.Err()
+}
+
+// LoadManyHook is LoadMany whose outcome is given to hook, if a reply comes, in the
+// reading goroutine: before any message that arrives later is looked at. The
+// error is the one that hook was given, or says why no reply came.
+func (s *StorageServerStub) LoadManyHook(ctx context.Context, oids []zeolite.OID, before zeolite.TID, hook func([]Loaded, error)) error {
+	m, p := s.conn.BeginCall("loadMany")
+	m.Tuple(2)
+	putOIDs(&m.Encoder, oids)
+	putTID(&m.Encoder, before)
+	m.EndTuple(2)
+	var failed error
+	p.Hook = func(r *zrpc.Reply) {
+		var v []Loaded
+		if failed = FromRemote(r.Err()); failed == nil {
+			v, failed = resultLoadMany(r)
+		}
+		hook(v, failed)
+	}
+	r, err := s.conn.AwaitHooked(ctx, m, p)
+	if err != nil {
+		return FromRemote(err)
+	}
+	r.Release()
+	return failed
+}
+
+// BlobInfo calls blobInfo; see StorageServer.
+func (s *StorageServerStub) BlobInfo(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (BlobInfo, error) {
+	m, p := s.conn.BeginCall("blobInfo")
+	m.Tuple(2)
+	putOID(&m.Encoder, oid)
+	putTID(&m.Encoder, tid)
+	m.EndTuple(2)
+	r, err := s.conn.Await(ctx, m, p)
+	if err != nil {
+		var none BlobInfo
+		return none, FromRemote(err)
+	}
+	defer r.Release()
+	return resultBlobInfo(r)
+}
+
+func resultBlobInfo(r *zrpc.Reply) (v BlobInfo, err error) {
+	for {
+		v = getBlobInfo(&r.Value)
+		if !r.EndValue() {
+			break
+		}
+	}
+	return v, r.Value.Err()
+}
+
+// SendBlobFrom calls sendBlobFrom; see StorageServer.
+func (s *StorageServerStub) SendBlobFrom(ctx context.Context, oid zeolite.OID, tid zeolite.TID, offset int64) error {
+	m, p := s.conn.BeginCall("sendBlobFrom")
+	m.Tuple(3)
+	putOID(&m.Encoder, oid)
+	putTID(&m.Encoder, tid)
+	putInt64(&m.Encoder, offset)
+	m.EndTuple(3)
+	r, err := s.conn.Await(ctx, m, p)
+	if err != nil {
+		return FromRemote(err)
+	}
+	return resultNone(r)
+}
+
 // ClientStorageStub is the ClientStorage at the other end of a connection. It is safe for
 // concurrent use.
 type ClientStorageStub struct{ conn *zrpc.Conn }

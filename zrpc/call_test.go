@@ -262,7 +262,9 @@ func TestHooksRunInWireOrder(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 3 {
 			m, p := begin(c, "load", int64(i))
+			hooked := false // not atomic: the race detector looks at it too
 			p.Hook = func(r *Reply) {
+				hooked = true
 				copied := r.Value
 				event(fmt.Sprintf("hook %s exception %v", readable(copied.Value()), r.Exception))
 			}
@@ -271,6 +273,9 @@ func TestHooksRunInWireOrder(t *testing.T) {
 				if err != nil {
 					t.Errorf("call %d: %v", i, err)
 					return
+				}
+				if !hooked {
+					t.Errorf("call %d returned before its hook ran", i)
 				}
 				// The hook read a copy: the value is still there.
 				if v := valueOf(r); v == nil || r.Value.Err() != nil {

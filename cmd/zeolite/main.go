@@ -23,6 +23,7 @@ var commands = []command{
 	{"serve", "serve a database to ZEO clients", serve},
 	{"ping", "ask a server how it is, for monitors", ping},
 	{"pack", "forget old revisions and unreachable objects", pack},
+	{"check", "look for damage in a database", check},
 	{"copy", "copy a database with its history, and compare", copyCommand},
 	{"log", "list transactions", logCommand},
 	{"tail", "print transactions as they are committed", tail},

@@ -29,10 +29,11 @@ const serveHelp = `Serve a database to ZEO clients: a Data.fs file, and a direct
   zeolite serve -a /run/zeo.sock -f var/Data.fs -b var/blobs
   zeolite serve -C etc/zeo.conf        what runzeo -C serves, in the same way
   zeolite serve -C etc/zeo.conf --check
+  zeolite serve --http 8080 --metrics  blobs and health over HTTP, and numbers
 
 Clients connect as to any ZEO server. SIGTERM or SIGINT ends it: running commits
 are ended, clients are disconnected, and the index is saved. SIGHUP reads the TLS
-certificates again; SIGUSR2 opens the log files again, after they were rotated.
+certificates and the keys for HTTP again; SIGUSR2 opens the log files again, after they were rotated.
 `
 
 const (
@@ -51,6 +52,7 @@ type serveFlags struct {
 	timeout              float64
 	verbose              bool
 	limits               server.Limits
+	http                 httpFlags
 }
 
 func serve(args []string) error {
@@ -67,6 +69,7 @@ func serve(args []string) error {
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
 	limitFlags(&fs.FlagSet, &f.limits)
+	f.http.add(&fs.FlagSet)
 	if err := parse(fs, args); err != nil {
 		return err
 	}
@@ -79,6 +82,9 @@ func serve(args []string) error {
 		return &usageError{"-f and -b do not go with -C: the configuration names the storages"}
 	case f.check && f.config == "":
 		return &usageError{"--check needs -C FILE"}
+	}
+	if err := f.http.check(); err != nil {
+		return err
 	}
 	cfg, err := f.configuration()
 	if err != nil {
@@ -179,6 +185,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		opt.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certificates.current}
 	}
 	srv := server.New(opt)
+	storages := map[string]zeolite.Storage{}
 	for _, s := range cfg.Storages {
 		storage, err := openStorage(s.Spec, cfg.ZEO.ReadOnly, log)
 		if err != nil {
@@ -188,7 +195,17 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		if err := srv.AddStorage(s.Name, storage); err != nil {
 			return err
 		}
+		storages[s.Name] = storage
 	}
+	web, err := f.http.start(srv, storages, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		limit, cancel := context.WithTimeout(context.Background(), shutdownTime)
+		defer cancel()
+		web.shutdown(limit)
+	}()
 	network, address := cfg.ZEO.Address.Network(), cfg.ZEO.Address.String()
 	listener, err := listen(network, address)
 	if err != nil {
@@ -220,12 +237,14 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 				logs.reopen(log)
 			} else {
 				certificates.reload(log)
+				web.reload()
 			}
 		case <-ctx.Done():
 		}
 	}
 	stop() // a second signal kills
 	log.Info("shutting down")
+	web.drain()
 	limit, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
 	if err := srv.Shutdown(limit); err != nil {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server/config"
+	"github.com/zeolite-go/zeolite/server/demostorage"
 	"github.com/zeolite-go/zeolite/server/filestorage"
 	"github.com/zeolite-go/zeolite/server/memory"
 )
@@ -30,6 +32,8 @@ func openStorage(spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Sto
 		return openClientStorage(spec, readOnly, log)
 	case *config.BlobStorage:
 		return openBlobStorage(spec, readOnly, log)
+	case *config.DemoStorage:
+		return openDemoStorage(spec, readOnly, log)
 	}
 	return nil, fmt.Errorf("<%s> is understood, but this version cannot serve it", spec.Kind())
 }
@@ -49,4 +53,37 @@ func openBlobStorage(spec *config.BlobStorage, readOnly bool, log *slog.Logger) 
 		return memory.New(memory.Options{Name: base.StorageName, BlobDir: spec.BlobDir}), nil
 	}
 	return nil, fmt.Errorf("<blobstorage> goes around <filestorage> or <mappingstorage>, not <%s>", spec.Base.Spec.Kind())
+}
+
+// openDemoStorage opens both parts, and closes them again if they do not go
+// together. What is missing is in memory.
+func openDemoStorage(spec *config.DemoStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+	part := func(st *config.Storage, name string) (zeolite.Storage, error) {
+		if st == nil {
+			return memory.New(memory.Options{Name: name}), nil
+		}
+		s, err := openStorage(st.Spec, readOnly, log)
+		if err != nil {
+			return nil, fmt.Errorf("%s of <demostorage>: %w", name, err)
+		}
+		return s, nil
+	}
+	base, err := part(spec.Base, "base")
+	if err != nil {
+		return nil, err
+	}
+	changes, err := part(spec.Changes, "changes")
+	if err != nil {
+		return nil, errors.Join(err, base.Close())
+	}
+	if spec.Base != nil {
+		if _, remote := spec.Base.Spec.(*config.ClientStorage); remote {
+			log.Warn("the base of <demostorage> belongs to another server: nothing may be committed there meanwhile", "base", base.Info().Name)
+		}
+	}
+	demo, err := demostorage.New(base, changes, demostorage.Options{Name: spec.StorageName})
+	if err != nil {
+		return nil, errors.Join(err, changes.Close(), base.Close())
+	}
+	return demo, nil
 }

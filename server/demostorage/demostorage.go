@@ -6,13 +6,15 @@
 //
 // # What is assumed
 //
-// The base must not change as long as there are changes over it; a base in
-// which others commit (a zeolite.Watcher: another server's database) is not
-// noticed and gives wrong answers, as in ZODB. Every transaction of the
-// changes is later than the last of the base: New refuses what contradicts
-// that, and a transaction that the clock would put too early is refused when
-// it votes. All TIDs are then in one order, base first, and whatever is
-// iterated is the one part after the other.
+// The base must not change as long as there are changes over it. A base in which
+// others commit (a zeolite.Watcher: the database of another server) gives wrong
+// answers, as in ZODB. And the changes must not be packed by themselves, without
+// their base: see Pack for what it would bring back.
+//
+// Every transaction of the changes is later than the last of the base: New
+// refuses what contradicts that, and a transaction that the clock would put too
+// early fails when it votes. So all TIDs are in one order, those of the base
+// first, and whatever is iterated is the one part after the other.
 //
 // # What is found where
 //

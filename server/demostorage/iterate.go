@@ -2,9 +2,7 @@ package demostorage
 
 import (
 	"context"
-	"errors"
 	"iter"
-	"math"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -59,53 +57,44 @@ func (s *Storage) NextRecord(ctx context.Context, from zeolite.OID) (zeolite.Cur
 	if !s.Info().RecordIteration {
 		return zeolite.CurrentRecord{}, zeolite.ErrUnsupported
 	}
-	changed, err := seek(ctx, s.changes, from)
+	m := merge{s: s}
+	var err error
+	if m.changes, err = seek(ctx, s.changes, from); err == nil {
+		m.base, err = seek(ctx, s.base, from)
+	}
+	if err == nil {
+		err = m.settle(ctx)
+	}
 	if err != nil {
 		return zeolite.CurrentRecord{}, err
 	}
-	base, err := seek(ctx, s.base, from)
+	oid, found := m.oid()
+	if !found {
+		return zeolite.CurrentRecord{}, &zeolite.NotFoundError{OID: from}
+	}
+	rec, err := m.record(ctx)
+	if isNotFound(err) {
+		return s.NextRecord(ctx, from) // deleted while it was looked at
+	}
 	if err != nil {
 		return zeolite.CurrentRecord{}, err
 	}
-	var rec zeolite.CurrentRecord
-	if err := s.skipDeleted(ctx, &base, changed); err != nil {
-		return rec, err
-	}
-	switch {
-	case changed.end && base.end:
-		return rec, &zeolite.NotFoundError{OID: from}
-	case base.end || !changed.end && changed.oid <= base.oid:
-		rec = changed.rec
-	default:
-		// It may have been stored since the changes were asked.
-		rev, err := s.LoadBefore(ctx, base.oid, math.MaxUint64)
-		if isNotFound(err) {
-			return s.NextRecord(ctx, base.oid+1)
-		}
-		if err != nil {
-			return rec, err
-		}
-		rec = zeolite.CurrentRecord{OID: base.oid, TID: rev.TID, Data: rev.Data}
-	}
-	if !changed.end && changed.oid == rec.OID {
-		changed.step()
-	}
-	if !base.end && base.oid == rec.OID {
-		base.step()
-	}
-	if err := s.skipDeleted(ctx, &base, changed); err != nil {
+	m.base.pass(oid)
+	m.changes.pass(oid)
+	if err := m.settle(ctx); err != nil {
 		return zeolite.CurrentRecord{}, err
 	}
-	rec.Next, rec.More = 0, true
-	switch {
-	case changed.end && base.end:
-		rec.More = false
-	case base.end || !changed.end && changed.oid < base.oid:
-		rec.Next = changed.oid
-	default:
-		rec.Next = base.oid
-	}
+	rec.Next, rec.More = m.oid()
 	return rec, nil
+}
+
+// merge is a walk over the objects of both parts. It is used by one goroutine.
+type merge struct {
+	s             *Storage
+	base, changes cursor
+	// unchanged says that the changes did not know the object of the base
+	// when they were asked.
+	unchanged bool
 }
 
 // cursor is where a walk over the objects of one part is. It is used by one
@@ -114,8 +103,7 @@ type cursor struct {
 	part zeolite.Storage
 	oid  zeolite.OID
 	end  bool
-	// rec is the record of oid, or of an oid before it, which tells the
-	// way to this one.
+	// rec is the record of oid; after pass, that of the object before.
 	rec zeolite.CurrentRecord
 }
 
@@ -128,28 +116,68 @@ func seek(ctx context.Context, part zeolite.Storage, from zeolite.OID) (cursor, 
 	return cursor{part: part, oid: rec.OID, rec: rec}, err
 }
 
-// step goes to the object after that of the record, without loading it.
-func (c *cursor) step() { c.oid, c.end = c.rec.Next, !c.rec.More }
+// pass goes to the next object, without loading it, if the cursor is at oid.
+func (c *cursor) pass(oid zeolite.OID) {
+	if !c.end && c.oid == oid {
+		c.oid, c.end = c.rec.Next, !c.rec.More
+	}
+}
 
-// skipDeleted moves a cursor of the base past the objects that the changes
-// say are gone, but not past where the changes are.
-func (s *Storage) skipDeleted(ctx context.Context, base *cursor, changed cursor) error {
-	for !base.end && (changed.end || base.oid < changed.oid) {
-		_, inBase, err := fallThrough(ctx, s, base.oid, func() (zeolite.TID, error) {
-			return s.changes.CurrentTID(ctx, base.oid)
+// baseFirst tells whether the next object is one that the changes do not have.
+func (m *merge) baseFirst() bool {
+	return !m.base.end && (m.changes.end || m.base.oid < m.changes.oid)
+}
+
+// oid is the next object; found is false at the end.
+func (m *merge) oid() (oid zeolite.OID, found bool) {
+	switch {
+	case m.baseFirst():
+		return m.base.oid, true
+	case m.changes.end:
+		return 0, false
+	}
+	return m.changes.oid, true
+}
+
+// settle moves the cursor of the base past objects that are deleted in the
+// changes.
+func (m *merge) settle(ctx context.Context) error {
+	for m.baseFirst() {
+		_, inBase, err := fallThrough(ctx, m.s, m.base.oid, func() (zeolite.TID, error) {
+			return m.s.changes.CurrentTID(ctx, m.base.oid)
 		})
 		if inBase || err == nil {
+			m.unchanged = inBase
 			return nil
 		}
 		if !isNotFound(err) {
 			return err
 		}
-		if base.rec.OID != base.oid {
-			if *base, err = seek(ctx, base.part, base.oid); err != nil || base.end {
-				return err
-			}
+		err = nil // it is deleted: go on
+		switch rec := m.base.rec; {
+		case rec.OID != m.base.oid:
+			m.base, err = seek(ctx, m.s.base, m.base.oid)
+		case rec.More:
+			m.base, err = seek(ctx, m.s.base, rec.Next)
+		default:
+			m.base.end = true
 		}
-		base.step()
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// record returns the record of the next object.
+func (m *merge) record(ctx context.Context) (zeolite.CurrentRecord, error) {
+	switch {
+	case !m.baseFirst():
+		return m.changes.rec, nil
+	case m.unchanged:
+		return m.base.rec, nil
+	}
+	// It was stored since the changes were asked for their next object.
+	rev, err := m.s.LoadBefore(ctx, m.base.oid, zeolite.MaxTID)
+	return zeolite.CurrentRecord{OID: m.base.oid, TID: rev.TID, Data: rev.Data}, err
 }

@@ -92,7 +92,7 @@ func (s *Storage) loadSuperseded(ctx context.Context, oid zeolite.OID, before ze
 	}
 	first := infos[len(infos)-1]
 	switch {
-	case first.Status == ' ':
+	case first.Status != 'p':
 		rev.End = first.TID
 	case before > s.baseLast.Successor():
 		// There may have been revisions between the base and the first

@@ -147,13 +147,11 @@ func (t *txn) CheckCurrent(ctx context.Context, oid zeolite.OID, serial zeolite.
 
 // check fails unless the object exists and serial is current.
 func (b newest) check(oid zeolite.OID, serial zeolite.TID, read bool) error {
-	switch {
-	case !b.known:
+	if !b.known || b.gone {
 		return &zeolite.NotFoundError{OID: oid}
-	case b.tid != serial:
+	}
+	if b.tid != serial {
 		return &zeolite.ConflictError{OID: oid, Committed: b.tid, Seen: serial, Read: read}
-	case b.gone:
-		return &zeolite.NotFoundError{OID: oid}
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func python(t testing.TB) string {
 	return p
 }
 
-// described is a database as inspect.py and describe see it.
+// described is a database as describe.py and describe see it.
 type described struct {
 	Error   string
 	Last    string
@@ -44,7 +44,7 @@ type described struct {
 	Blobs   map[string]string
 }
 
-// inspector is a running inspect.py.
+// inspector is a running describe.py.
 type inspector struct {
 	t   testing.TB
 	in  *json.Encoder
@@ -53,7 +53,7 @@ type inspector struct {
 
 func newInspector(t testing.TB) *inspector {
 	t.Helper()
-	cmd := exec.Command(python(t), "testdata/inspect.py")
+	cmd := exec.Command(python(t), "testdata/describe.py")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -90,7 +90,7 @@ func (p *inspector) do(job map[string]any) described {
 		p.t.Fatal(err)
 	}
 	if !p.out.Scan() {
-		p.t.Fatalf("inspect.py ended: %v", p.out.Err())
+		p.t.Fatalf("describe.py ended: %v", p.out.Err())
 	}
 	var d described
 	if err := json.Unmarshal(p.out.Bytes(), &d); err != nil {
@@ -108,7 +108,7 @@ func hexTID(t zeolite.TID) any {
 }
 func hexOID(o zeolite.OID) string { return hex.EncodeToString(o.Bytes()) }
 
-// describe does what inspect.py does, with our Storage.
+// describe does what describe.py does, with our Storage.
 func describe(t testing.TB, s *Storage, full bool) described {
 	t.Helper()
 	must := func(err error) {

@@ -31,7 +31,7 @@ func (w *window) bytes(off int64, n int) ([]byte, error) {
 	if off < 0 || off > math.MaxInt64-int64(n) {
 		return nil, nil // a position that damage has made up
 	}
-	if off >= w.off && off+int64(n) <= w.off+int64(len(w.buf)) {
+	if w.has(off, n) {
 		return w.buf[off-w.off:][:n], nil
 	}
 	start := off
@@ -50,6 +50,11 @@ func (w *window) bytes(off int64, n int) ([]byte, error) {
 	}
 	b := w.buf[min(int64(got), off-start):]
 	return b[:min(n, len(b))], nil
+}
+
+// has says whether bytes would not have to read.
+func (w *window) has(off int64, n int) bool {
+	return off >= w.off && off+int64(n) <= w.off+int64(len(w.buf))
 }
 
 // need is bytes that must all be there.

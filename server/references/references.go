@@ -56,3 +56,26 @@ func IsBlob(record []byte) bool {
 	err := s.pickle()
 	return err == nil && s.result.kind == kindBlobClass
 }
+
+// Check is Find for a record that may be damaged: it also fails if a pickle
+// leaves something on its stack, or if anything follows the second one.
+func Check(oids []zeolite.OID, record []byte) ([]zeolite.OID, error) {
+	if len(record) == 0 {
+		return oids, nil
+	}
+	s := scanners.Get().(*scanner)
+	defer s.free()
+	s.data, s.oids = record, oids
+	for range 2 {
+		if err := s.pickle(); err != nil {
+			return oids, err
+		}
+		if len(s.stack) > 0 {
+			return oids, formatError("a pickle leaves something on its stack")
+		}
+	}
+	if len(s.data) > 0 {
+		return oids, formatError("something follows the second pickle")
+	}
+	return s.oids, nil
+}

@@ -43,8 +43,9 @@ var layers = map[string]layer{
 	"server/memory":      {[]string{".", "server/references"}, nil},
 	"server/filestorage": {[]string{".", "server/references"}, []string{flock, xsys}},
 	"server/postgres":    {[]string{".", "server/references"}, []string{"github.com/jackc/pgx", xsync}},
+	"server/demostorage": {[]string{"."}, nil},
 	"server/storagetest": {[]string{"."}, nil},
-	"server/gateway":     {[]string{"."}, nil},
+	"server/gateway":     {[]string{"."}, []string{"github.com/prometheus/client_golang"}},
 }
 
 // free packages may import anything.
