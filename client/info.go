@@ -13,9 +13,8 @@ import (
 type infoDict struct {
 	name string // never changes
 
-	mu       sync.Mutex
-	info     zeolite.Info
-	restores bool // the server takes restorea
+	mu   sync.Mutex
+	info zeolite.Info
 }
 
 // Info implements zeolite.Storage by what the server said last; the name is

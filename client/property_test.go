@@ -163,7 +163,7 @@ func (p *property) read(s *Storage, rnd *rand.Rand, who int) {
 		}
 		last = now
 		before := now + 1
-		if rnd.IntN(4) == 0 {
+		if now != 0 && rnd.IntN(4) == 0 {
 			before -= zeolite.TID(rnd.Uint64N(uint64(100e6))) // up to half a second ago or so
 		}
 		for range 4 {

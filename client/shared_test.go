@@ -81,9 +81,9 @@ func TestMain(m *testing.M) {
 
 // reader is a process that reads blobs. One goroutine uses it.
 type reader struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Scanner
 	isGo bool
 }
 

@@ -370,9 +370,12 @@ func (c *Conn) readFrame() (*Buffer, error) {
 func (c *Conn) frameSize(header []byte) (int, error) {
 	limit := int(c.frame.Load())
 	n, err := ParseFrameHeader(header, limit)
+	if err == nil {
+		return n, nil
+	}
 	var tooLarge *FrameTooLargeError
 	if !errors.As(err, &tooLarge) || c.opt.FrameLimit == nil {
-		return n, err
+		return 0, err
 	}
 	if bulk := c.bulk.Load(); bulk > 0 && int64(tooLarge.Size) > bulk {
 		tooLarge.Limit = int(bulk)

@@ -36,16 +36,23 @@ def load(storage, oid, before):
     return [text(data), hexof(tid), hexof(end)]
 
 
-def describe(storage, full):
+def describe(storage, full, sparse=False):
+    """Describe a storage as a dict of texts and numbers.
+
+    full adds what it answers about each object, with loads just before and just
+    after each transaction; with sparse the former only if it changed the object.
+    """
     d = {'last': hexof(storage.lastTransaction()), 'txns': []}
     oids = set()
     tids = []
     blobs = set()
+    changed = set()
     for t in storage.iterator():
         tids.append(t.tid)
         records = []
         for r in t:
             oids.add(r.oid)
+            changed.add((r.oid, t.tid))
             if r.data and b'ZODB.blob' in r.data:
                 blobs.add(r.oid)
             records.append([hexof(r.oid), hexof(r.tid), None if r.data is None else text(r.data), hexof(r.data_txn)])
@@ -57,7 +64,8 @@ def describe(storage, full):
     for oid in sorted(oids):
         d['loads'][hexof(oid)] = {
             hexof(b): load(storage, oid, b)
-            for tid in tids for b in (tid, p64(u64(tid) + 1))}
+            for tid in tids for b in (tid, p64(u64(tid) + 1))
+            if not sparse or b != tid or (oid, tid) in changed}
         d['loads'][hexof(oid)][hexof(maxtid)] = load(storage, oid, maxtid)
         try:
             d['history'][hexof(oid)] = [
