@@ -157,7 +157,7 @@ func (s *session) SendBlobFrom(context.Context, zeolite.OID, zeolite.TID, int64)
 // RespondSendBlobFrom queues the rest of the blob.
 func (s *session) RespondSendBlobFrom(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, offset int64) {
 	if offset < 0 {
-		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "sendBlobFrom: the offset is negative"))
+		s.replyError(call, stubs.Exception(stubs.ClassValueError, "sendBlobFrom: the offset is negative"))
 		return
 	}
 	s.sendBlob(ctx, call, oid, tid, offset)
@@ -165,10 +165,14 @@ func (s *session) RespondSendBlobFrom(ctx context.Context, call *zrpc.Call, oid 
 
 func (s *session) sendBlob(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int64) {
 	if s.blobs == nil {
-		stubs.ReplyError(call, errNoBlobs)
+		s.replyError(call, errNoBlobs)
 		return
 	}
-	open := func() (zeolite.Blob, error) { return s.openBlob(ctx, oid, tid) }
+	method := string(call.Name)
+	open := func() (zeolite.Blob, error) {
+		blob, err := s.openBlob(ctx, oid, tid)
+		return blob, observed{s}.note(method, err)
+	}
 	_ = s.conn.Stream(stubs.NewBlobDownload(call, oid, tid, from, open, s.download()), zrpc.InTurns)
 }
 

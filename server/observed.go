@@ -166,3 +166,8 @@ func (o observed) IteratorRecordNext(ctx context.Context, iid int64) (*zeolite.D
 func (o observed) Pack(ctx context.Context, seconds float64, wait bool) error {
 	return o.note("pack", o.session.Pack(ctx, seconds, wait))
 }
+
+func (o observed) BlobInfo(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (stubs.BlobInfo, error) {
+	v, err := o.session.BlobInfo(ctx, oid, tid)
+	return v, o.note("blobInfo", err)
+}

@@ -99,8 +99,7 @@ const marks = 16 << 20
 // and then, and returns its SHA-256.
 func storeSparse(t testing.TB, s zeolite.Storage, oid zeolite.OID, size int64) []byte {
 	t.Helper()
-	var tid zeolite.TID
-	tid = storeBytes(t, s, oid, nil)
+	tid := storeBytes(t, s, oid, nil)
 	b, err := s.(zeolite.BlobStorage).OpenBlob(t.Context(), oid, tid)
 	if err != nil {
 		t.Fatal(err)

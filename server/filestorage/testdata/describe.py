@@ -101,7 +101,11 @@ def describe_more(storage, described):
         for oid, serial, _, _ in records:
             key = bytes.fromhex(oid), bytes.fromhex(serial)
             d['serials'][oid + serial] = attempt(lambda: text(storage.loadSerial(*key)))
-    for oid in described['loads']:
+    for oid, loads in described['loads'].items():
+        # FileStorage forgets that an object is gone, for getTid alone, if that
+        # was undone and redone.
+        if loads[hexof(maxtid)] == 'notfound':
+            continue
         d['newest'][oid] = attempt(lambda: hexof(storage.getTid(bytes.fromhex(oid))))
     d['iteration'] = iteration(storage)
     d['undoinfo'] = undo_entries(storage.undoInfo(1, -5))
@@ -131,8 +135,8 @@ def iteration(storage):
     while True:
         try:
             oid, tid, data, following = storage.record_iternext(at)
-        except POSKeyError:
-            at = p64(u64(at) + 1)
+        except POSKeyError as e:
+            at = p64(u64(e.args[0]) + 1)
             continue
         except ValueError:
             return records  # there is none, after some that are gone
