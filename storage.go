@@ -323,6 +323,7 @@ type Watcher interface {
 	// Watch has publish called, besides by Finish, for transactions that
 	// others committed. It is called once, before the storage is used.
 	// If the storage had to skip over transactions whose changes it cannot
-	// tell, it calls lost; everything read before may be stale.
+	// tell, it calls lost, and then publishes a transaction at or after them:
+	// everything read before may be stale.
 	Watch(publish Publish, lost func())
 }

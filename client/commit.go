@@ -313,7 +313,9 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 				case <-c.ended:
 				case <-c.s.ctx.Done():
 				}
-				_ = c.place()
+				if c.wasAnswered() {
+					_ = c.place()
+				}
 			})
 		}
 		return 0, &InDoubtError{err: t.s.asError(err, false), c: c}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -64,43 +65,77 @@ func (b *blobCache) bring(k blobKey) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return b.s.read(ctx, func(l *link) error { return b.download(ctx, l, k, path) })
-}
-
-// download asks for a blob once. It writes to a temporary file like that of an
-// upload: were it the ".dl" file of Python's client, one that we leave when we
-// are killed would become part of the blob that a Python process downloads
-// next.
-func (b *blobCache) download(ctx context.Context, l *link, k blobKey, path string) error {
 	// What a killed Python process left behind.
 	if err := os.Remove(path + ".dl"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return blobError("cannot remove what is left of a download", err)
 	}
+	// A temporary file like that of an upload: were it the ".dl" file of
+	// Python's client, one that we leave when we are killed would become part
+	// of the blob that a Python process downloads next.
 	u, err := b.create()
 	if err != nil {
 		return err
 	}
 	defer u.Discard() // does nothing if all went well
-	d := &download{file: u.file, key: k, report: b.s.opt.Progress}
-	if !l.expect(d) {
-		return lostBefore(l.conn.Err())
-	}
-	err = l.stub.SendBlob(ctx, k.oid, k.tid)
-	l.unexpect(d)
-	size, werr := d.end()
-	var notFound *zeolite.NotFoundError
-	switch {
-	case errors.As(err, &notFound):
-		return &zeolite.NotFoundError{OID: k.oid, TID: k.tid, Blob: true}
-	case err != nil:
-		return err
-	case werr != nil:
-		return blobError("cannot write to the blob cache", werr)
+	size := int64(0)
+	for {
+		before := size
+		err := b.s.read(ctx, func(l *link) (err error) {
+			// Each attempt has a download of its own: what a connection that
+			// was given up still brings goes to one that has ended.
+			d := &download{file: u.file, key: k, report: b.s.opt.Progress, size: size}
+			err = b.download(ctx, l, d)
+			size = d.bytes()
+			return err
+		})
+		if err == nil {
+			break
+		}
+		if !SafeToRepeat(err) || size <= before {
+			return err
+		}
+		// It gets on, however often the connection breaks.
 	}
 	if err := u.moveTo(path); err != nil {
 		return blobError("cannot write to the blob cache", err)
 	}
 	b.grew(size)
+	return nil
+}
+
+// download asks for a blob once: for the rest of it, if an earlier attempt
+// brought some and the server knows how.
+func (b *blobCache) download(ctx context.Context, l *link, d *download) error {
+	resume := d.bytes() > 0 && l.has("blobInfo", "sendBlobFrom")
+	if err := d.begin(resume); err != nil {
+		return blobError("cannot write to the blob cache", err)
+	}
+	if !l.expect(d) {
+		return lostBefore(l.conn.Err())
+	}
+	defer l.unexpect(d)
+	var err error
+	if resume {
+		var whole bool
+		if whole, err = l.resume(ctx, d.key, d); err == nil && !whole {
+			if err := d.begin(false); err != nil {
+				return blobError("cannot write to the blob cache", err)
+			}
+			err = l.stub.SendBlob(ctx, d.key.oid, d.key.tid)
+		}
+	} else {
+		err = l.stub.SendBlob(ctx, d.key.oid, d.key.tid)
+	}
+	werr := d.end()
+	var notFound *zeolite.NotFoundError
+	switch {
+	case errors.As(err, &notFound):
+		return &zeolite.NotFoundError{OID: d.key.oid, TID: d.key.tid, Blob: true}
+	case err != nil:
+		return err
+	case werr != nil:
+		return blobError("cannot write to the blob cache", werr)
+	}
 	return nil
 }
 
@@ -111,12 +146,37 @@ type download struct {
 	key    blobKey
 	report func(BlobProgress)
 
+	file *os.File
+
 	mu      sync.Mutex
-	file    *os.File // nil after the end
-	size    int64
+	size    int64 // bytes in the file
+	open    bool  // between begin and end
 	started bool
 	stopped bool
 	err     error
+}
+
+// begin prepares for an attempt, which either goes on where the one before
+// stopped, or begins anew.
+func (d *download) begin(resume bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open, d.started, d.stopped, d.err = true, false, false, nil
+	if !resume {
+		d.size = 0
+	}
+	if err := d.file.Truncate(d.size); err != nil {
+		return err
+	}
+	_, err := d.file.Seek(d.size, io.SeekStart)
+	return err
+}
+
+// bytes returns how many bytes are in the file.
+func (d *download) bytes() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.size
 }
 
 var (
@@ -139,7 +199,7 @@ func (d *download) write(chunk []byte) {
 	if !d.started || d.stopped {
 		d.failLocked(errOrder)
 	}
-	if d.err != nil || d.file == nil {
+	if d.err != nil || !d.open {
 		return
 	}
 	n, err := d.file.Write(chunk)
@@ -168,18 +228,18 @@ func (d *download) failLocked(err error) {
 	}
 }
 
-// end ends writing and returns the number of bytes in the file.
-func (d *download) end() (int64, error) {
+// end ends writing, and returns what went wrong with it.
+func (d *download) end() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.file = nil
+	d.open = false
 	if !d.stopped {
 		d.failLocked(errIncomplete)
 	}
 	if d.err == nil && d.report != nil {
 		d.report(BlobProgress{OID: d.key.oid, TID: d.key.tid, Done: d.size, Total: d.size})
 	}
-	return d.size, d.err
+	return d.err
 }
 
 // expect makes the link give a blob to a download; false if it has ended.

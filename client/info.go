@@ -44,6 +44,7 @@ func (s *Storage) setInfo(dict *zrpc.Dict, l *link) {
 		RecordIteration: iternext == true || slices.Contains(interfaces, "IStorageCurrentRecordIteration"),
 	}
 	i.mergeLocked(dict)
+	l.setExtensions(dict)
 }
 
 // mergeInfo takes down what the server says in passing: length and size.

@@ -29,8 +29,9 @@ type link struct {
 	ready bool
 	early []stubs.Invalidations
 
-	mu        sync.Mutex
-	downloads map[blobKey]*download
+	mu         sync.Mutex
+	downloads  map[blobKey]*download
+	extensions []string // methods beyond ZEO that the server has
 
 	beating sync.WaitGroup
 }

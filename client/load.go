@@ -144,18 +144,25 @@ func (s *Storage) loadBefore(ctx context.Context, key loadKey) (zeolite.Revision
 }
 
 // Prefetch loads the revisions of many objects that were current just before
-// a tid into the cache. All requests are sent at once, and are answered while
-// Prefetch waits. Objects that do not exist are passed over.
+// a tid into the cache: by one request for a thousand of them, if the server
+// knows how, else by one for each. All requests are sent at once, and are
+// answered while Prefetch waits. Objects that do not exist are passed over.
 func (s *Storage) Prefetch(ctx context.Context, oids []zeolite.OID, before zeolite.TID) error {
 	before = min(before, s.LastTID()+1)
+	var missing []zeolite.OID
+	for _, oid := range oids {
+		if _, ok := s.cache.get(oid, before); !ok {
+			missing = append(missing, oid)
+		}
+	}
+	if err := s.loadMany(ctx, missing, before); !errors.Is(err, errNoLoadMany) {
+		return err
+	}
 	// A group bounds the goroutines; their calls share a write all the same.
 	const burst = 1000
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(burst)
-	for _, oid := range oids {
-		if _, ok := s.cache.get(oid, before); ok {
-			continue
-		}
+	for _, oid := range missing {
 		g.Go(func() error {
 			_, err := s.load(ctx, loadKey{oid, before})
 			if isAbsent(err) {

@@ -16,7 +16,7 @@ import (
 // (see Storage.LoadBefore), although the cache knows better already.
 type publisher struct {
 	tid     atomic.Uint64   // the last visible transaction
-	watch   zeolite.Publish // set by Watch, before use
+	watch   zeolite.Publish // set by Watch; guarded, as all calls of add are ordered, by cache.mu
 	working sync.WaitGroup
 
 	mu      sync.Mutex

@@ -33,7 +33,7 @@ type Storage struct {
 
 	cache     *cache
 	pub       publisher
-	lostTrack func() // set by Watch, before use
+	lostTrack func() // set by Watch, guarded by cache.mu
 
 	flights flights
 	oids    oidPool
@@ -94,9 +94,8 @@ func Open(ctx context.Context, opt Options) (*Storage, error) {
 }
 
 // Watch implements zeolite.Watcher: publish is also called for transactions of
-// other clients. It must be called before anything else, of a storage that
-// was opened with no transaction to miss: what is committed between Open and
-// Watch is visible at once.
+// other clients. What others commit between Open and Watch is visible without
+// it: whoever watches takes LastTID afterwards as the point to start from.
 func (s *Storage) Watch(publish zeolite.Publish, lost func()) {
 	s.cache.mu.Lock() // nothing is added to s.pub meanwhile
 	defer s.cache.mu.Unlock()

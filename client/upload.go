@@ -146,19 +146,15 @@ func (u *upload) Discard() error {
 func (u *upload) adopt(path string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	// Locked before it is moved: the lock stays with the file.
+	src, err := openLocked(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
 	if err := os.Rename(path, u.path); err == nil {
-		// Our lock is on the file that was there before.
 		u.file.Close()
-		file, err := openLocked(u.path, os.O_RDWR)
-		if err != nil {
-			return err
-		}
-		u.file = file
+		u.file = src
 	} else {
-		src, err := os.Open(path)
-		if err != nil {
-			return err
-		}
 		defer src.Close()
 		if _, err := io.Copy(u.file, src); err != nil {
 			return err

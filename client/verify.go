@@ -18,6 +18,7 @@ func (s *Storage) verify(l *link) error {
 	c := s.cache
 	c.mu.Lock()
 	known, empty := c.tid, len(c.objects) == 0
+	watched := s.pub.watch != nil
 	c.mu.Unlock()
 	switch {
 	case l.tid < known:
@@ -28,7 +29,7 @@ func (s *Storage) verify(l *link) error {
 		c.mu.Lock()
 		s.catchUpLocked(l.tid, nil)
 		c.mu.Unlock()
-	case s.pub.watch != nil:
+	case watched:
 		// Whoever watches must be told of every transaction, and exactly.
 		if err := s.replay(s.ctx, l, known); err != nil {
 			return fmt.Errorf("verifying the cache: %w", err)
@@ -120,8 +121,11 @@ func (s *Storage) replay(ctx context.Context, l *link, known zeolite.TID) error 
 // giveUp is for a server that keeps no record of the past: everything that was
 // read may be stale.
 func (s *Storage) giveUp(l *link) error {
-	if s.lostTrack != nil {
-		s.lostTrack()
+	s.cache.mu.Lock()
+	lost := s.lostTrack
+	s.cache.mu.Unlock()
+	if lost != nil {
+		lost()
 	}
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()

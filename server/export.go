@@ -58,11 +58,13 @@ func newExport(s *Server, name string, storage zeolite.Storage) *export {
 	}
 	e.locks.init()
 	e.counters.start = time.Now()
-	e.publisher.init(storage.LastTID())
+	e.publisher.init()
 	if w, ok := storage.(zeolite.Watcher); ok {
 		w.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
 			e.publish(nil, tid, oids, visible, func() {})
-		}, e.publisher.disconnectAll)
+		}, e.publisher.lost)
 	}
+	// Only now, since what others commit from here on is published.
+	e.publisher.reached(storage.LastTID())
 	return e
 }

@@ -50,6 +50,21 @@ func (c *blobClient) take() []byte {
 
 func connectStubs(t *testing.T, addr string) *blobClient {
 	t.Helper()
+	c, err := dialStubs(t, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// tryRegister says whether a client can register.
+func tryRegister(t *testing.T, addr string) error {
+	_, err := dialStubs(t, addr)
+	return err
+}
+
+func dialStubs(t *testing.T, addr string) (*blobClient, error) {
+	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -62,10 +77,8 @@ func connectStubs(t *testing.T, addr string) *blobClient {
 	c := &blobClient{StorageServerStub: stubs.NewStorageServerStub(conn)}
 	conn.Start(c)
 	t.Cleanup(func() { conn.Close() })
-	if _, err := c.Register(context.Background(), "1", false); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	_, err = c.Register(context.Background(), "1", false)
+	return c, err
 }
 
 // bytesBlob is a blob in memory.

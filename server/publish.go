@@ -26,12 +26,17 @@ type publisher struct {
 
 	mu      sync.Mutex
 	last    zeolite.TID // published
+	gap     bool        // changes were lost, up to the next transaction published
 	clients map[*session]struct{}
 }
 
-func (p *publisher) init(last zeolite.TID) {
-	p.last = last
-	p.clients = map[*session]struct{}{}
+func (p *publisher) init() { p.clients = map[*session]struct{}{} }
+
+// reached takes down a transaction up to which there is nobody to tell.
+func (p *publisher) reached(tid zeolite.TID) {
+	p.mu.Lock()
+	p.last = max(p.last, tid)
+	p.mu.Unlock()
 }
 
 // publish tells all clients but the committer, which may be nil, of a
@@ -64,7 +69,7 @@ func (e *export) publish(committer *session, tid zeolite.TID, oids []zeolite.OID
 	}
 	e.counters.published.Add(1)
 	visible()
-	p.last = max(p.last, tid)
+	p.last, p.gap = max(p.last, tid), false
 	answer()
 	p.epoch.Add(1)
 }
@@ -80,12 +85,17 @@ func (p *publisher) stableEpoch() uint64 {
 }
 
 // join adds a client and calls answer with the last tid, in one step: the
-// client gets the invalidations of all that is published after that.
-func (p *publisher) join(client *session, answer func(last zeolite.TID)) {
+// client gets the invalidations of all that is published after that. In a gap
+// nobody can join: the last tid would not tell that changes were lost.
+func (p *publisher) join(client *session, answer func(last zeolite.TID)) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.gap {
+		return false
+	}
 	p.clients[client] = struct{}{}
 	answer(p.last)
+	return true
 }
 
 // leave removes a client.
@@ -121,7 +131,11 @@ func (p *publisher) each(f func(*session)) {
 
 var errChangesLost = errors.New("the storage lost track of changes that others made: clients must verify their caches")
 
-// disconnectAll makes all clients come back and verify their caches.
-func (p *publisher) disconnectAll() {
+// lost makes all clients come back and verify their caches, as soon as the
+// transaction is published with which the storage knows what there is again.
+func (p *publisher) lost() {
+	p.mu.Lock()
+	p.gap = true
+	p.mu.Unlock()
 	p.each(func(client *session) { client.conn.End(errChangesLost) })
 }

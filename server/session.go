@@ -181,11 +181,14 @@ func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name strin
 	s.conn.SetMaxFrame(lim.MaxMessage, max(lim.MaxMessage, lim.MaxRecord))
 	s.registered.Store(true)
 	s.log.Info("client registered", "read_only", s.readOnly, "encoding", s.conn.Encoding().String())
-	s.publisher.join(s, func(last zeolite.TID) {
+	if !s.publisher.join(s, func(last zeolite.TID) {
 		m := call.BeginReply()
 		stubs.PutRegister(m, stubs.SomeTID(last))
 		call.SendReply(m)
-	})
+	}) {
+		s.conn.End(errChangesLost)
+		call.Release()
+	}
 }
 
 // SetClientLabel follows stubs.StorageServer.

@@ -64,19 +64,19 @@ func (c *chunks) close() {
 }
 
 // BlobDownload is the message iterator that answers sendBlob: receiveBlobStart,
-// chunks, receiveBlobStop and the reply to the call. The blob is opened by the
-// first message, so that a download that has to wait its turn holds nothing;
-// if that fails the caller gets the exception and no message of the download.
+// chunks, receiveBlobStop and the reply to the call. The blob is opened when the
+// first message is asked for, so that a download that has to wait its turn holds
+// nothing; if that fails the caller gets the exception and no message of the
+// download. Opening, and reading unless the blob is a file, go on beside the
+// connection's writing goroutine (zrpc.Waker).
 type BlobDownload struct {
-	call   *zrpc.Call
-	oid    zeolite.OID
-	tid    zeolite.TID
-	open   func() (zeolite.Blob, error)
-	chunks chunks
-	from   int64
-	state  int
-	whole  bool
-	done   func(sent int64, whole bool)
+	call  *zrpc.Call
+	oid   zeolite.OID
+	tid   zeolite.TID
+	ahead readAhead
+	state int
+	whole bool
+	done  func(sent int64, whole bool)
 }
 
 // States of a blob stream.
@@ -92,28 +92,32 @@ const (
 // sent, and whether that is all.
 func NewBlobDownload(call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int64, open func() (zeolite.Blob, error),
 	done func(sent int64, whole bool)) *BlobDownload {
-	return &BlobDownload{call: call, oid: oid, tid: tid, from: from, open: open, done: done}
+	return &BlobDownload{call: call, oid: oid, tid: tid, ahead: readAhead{open: open, from: from, off: from}, done: done}
 }
+
+// SetWake follows zrpc.Waker.
+func (b *BlobDownload) SetWake(wake func()) { b.ahead.wake = wake }
 
 // Next makes the next message. It follows zrpc.MessageIterator.
 func (b *BlobDownload) Next(m *zrpc.Message) error {
 	switch b.state {
 	case blobStart:
-		blob, err := b.open()
-		if err != nil {
+		switch err := b.ahead.opened(); err {
+		case nil:
+		case zrpc.ErrNotReady:
+			return err
+		default:
 			b.state = blobEnd
 			call := b.call
 			b.call = nil
 			ReplyError(call, err)
 			return io.EOF
 		}
-		b.chunks = newChunks(blob)
-		b.chunks.off = b.from
 		b.state = blobChunks
 		b.mention(m, "receiveBlobStart")
 		return nil
 	case blobChunks:
-		body, more, err := b.chunks.next()
+		body, more, err := b.ahead.take()
 		if err != nil {
 			return err
 		}
@@ -156,9 +160,9 @@ func (b *BlobDownload) mention(m *zrpc.Message, name string) {
 // Close ends the download.
 func (b *BlobDownload) Close() {
 	if b.done != nil {
-		b.done(b.chunks.off-b.from, b.whole)
+		b.done(b.ahead.sent(), b.whole)
 	}
-	b.chunks.close()
+	b.ahead.close()
 	if b.call != nil {
 		b.call.Release()
 		b.call = nil

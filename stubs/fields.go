@@ -29,7 +29,8 @@ type Serial = zeolite.TID
 // StoredOID is the oid of a store, which Python programs may write as text.
 type StoredOID = zeolite.OID
 
-// Text is what should be bytes and may come as text: user and description.
+// Text is what should be bytes and may come as text from Python programs: user
+// and description, or the record of a test.
 type Text = []byte
 
 // OptionalTID is a tid or None.

@@ -93,7 +93,7 @@ type StorageServer interface {
 	// Storea adds a record to the transaction. serial is the revision that
 	// the client read, zero for a new object. A conflict is told by Vote.
 	//zeo:send storea ordered
-	Storea(ctx context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error
+	Storea(ctx context.Context, oid StoredOID, serial Serial, data Text, id TxnID) error
 
 	// Restorea adds a record without any check. A nil data is a deletion.
 	//zeo:send restorea ordered
@@ -122,17 +122,17 @@ type StorageServer interface {
 
 	// StoreBlobEnd ends the upload and stores record and blob.
 	//zeo:send storeBlobEnd ordered
-	StoreBlobEnd(ctx context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error
+	StoreBlobEnd(ctx context.Context, oid StoredOID, serial Serial, data Text, id TxnID) error
 
 	// StoreBlobShared stores a record and a blob that the client has put
 	// under the given name into the blob directory of oid.
 	//zeo:send storeBlobShared ordered
-	StoreBlobShared(ctx context.Context, oid StoredOID, serial Serial, data []byte, filename string, id TxnID) error
+	StoreBlobShared(ctx context.Context, oid StoredOID, serial Serial, data Text, filename string, id TxnID) error
 
 	// StoreEmptyBlob stores a record and a blob of no bytes. Today's clients
 	// send StoreBlobStart and StoreBlobEnd instead.
 	//zeo:send storeEmptyBlob ordered
-	StoreEmptyBlob(ctx context.Context, oid StoredOID, serial Serial, data []byte, id LegacyTxnID) error
+	StoreEmptyBlob(ctx context.Context, oid StoredOID, serial Serial, data Text, id LegacyTxnID) error
 
 	// Vote ends the first phase. The result lists the conflicts to resolve
 	// before voting again, or the objects whose new state the client cannot

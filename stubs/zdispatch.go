@@ -546,14 +546,14 @@ func dispatchTpcBegin(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 func dispatchStorea(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid StoredOID
 	var serial Serial
-	var data []byte
+	var data Text
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getStoredOID(d)
 		serial = getSerial(d)
-		data = getBytes(d)
+		data = getText(d)
 		id = getTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {
@@ -694,14 +694,14 @@ func dispatchStoreBlobChunk(ctx context.Context, srv StorageServer, call *zrpc.C
 func dispatchStoreBlobEnd(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid StoredOID
 	var serial Serial
-	var data []byte
+	var data Text
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getStoredOID(d)
 		serial = getSerial(d)
-		data = getBytes(d)
+		data = getText(d)
 		id = getTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {
@@ -718,7 +718,7 @@ func dispatchStoreBlobEnd(ctx context.Context, srv StorageServer, call *zrpc.Cal
 func dispatchStoreBlobShared(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid StoredOID
 	var serial Serial
-	var data []byte
+	var data Text
 	var filename string
 	var id TxnID
 	for {
@@ -726,7 +726,7 @@ func dispatchStoreBlobShared(ctx context.Context, srv StorageServer, call *zrpc.
 		d.OpenTuple()
 		oid = getStoredOID(d)
 		serial = getSerial(d)
-		data = getBytes(d)
+		data = getText(d)
 		filename = getString(d)
 		id = getTxnID(d)
 		d.CloseTuple()
@@ -744,14 +744,14 @@ func dispatchStoreBlobShared(ctx context.Context, srv StorageServer, call *zrpc.
 func dispatchStoreEmptyBlob(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 	var oid StoredOID
 	var serial Serial
-	var data []byte
+	var data Text
 	var id LegacyTxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
 		oid = getStoredOID(d)
 		serial = getSerial(d)
-		data = getBytes(d)
+		data = getText(d)
 		id = getLegacyTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {

@@ -368,12 +368,12 @@ func (s *StorageServerStub) TpcBegin(_ context.Context, id TxnID, user Text, des
 }
 
 // Storea calls storea; see StorageServer.
-func (s *StorageServerStub) Storea(_ context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error {
+func (s *StorageServerStub) Storea(_ context.Context, oid StoredOID, serial Serial, data Text, id TxnID) error {
 	m := s.conn.BeginSend("storea")
 	m.Tuple(4)
 	putStoredOID(&m.Encoder, oid)
 	putSerial(&m.Encoder, serial)
-	putBytes(&m.Encoder, data)
+	putText(&m.Encoder, data)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(4)
 	return s.conn.Send(m)
@@ -442,24 +442,24 @@ func (s *StorageServerStub) StoreBlobChunk(_ context.Context, chunk []byte) erro
 }
 
 // StoreBlobEnd calls storeBlobEnd; see StorageServer.
-func (s *StorageServerStub) StoreBlobEnd(_ context.Context, oid StoredOID, serial Serial, data []byte, id TxnID) error {
+func (s *StorageServerStub) StoreBlobEnd(_ context.Context, oid StoredOID, serial Serial, data Text, id TxnID) error {
 	m := s.conn.BeginSend("storeBlobEnd")
 	m.Tuple(4)
 	putStoredOID(&m.Encoder, oid)
 	putSerial(&m.Encoder, serial)
-	putBytes(&m.Encoder, data)
+	putText(&m.Encoder, data)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(4)
 	return s.conn.Send(m)
 }
 
 // StoreBlobShared calls storeBlobShared; see StorageServer.
-func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid StoredOID, serial Serial, data []byte, filename string, id TxnID) error {
+func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid StoredOID, serial Serial, data Text, filename string, id TxnID) error {
 	m := s.conn.BeginSend("storeBlobShared")
 	m.Tuple(5)
 	putStoredOID(&m.Encoder, oid)
 	putSerial(&m.Encoder, serial)
-	putBytes(&m.Encoder, data)
+	putText(&m.Encoder, data)
 	putString(&m.Encoder, filename)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(5)
@@ -467,12 +467,12 @@ func (s *StorageServerStub) StoreBlobShared(_ context.Context, oid StoredOID, se
 }
 
 // StoreEmptyBlob calls storeEmptyBlob; see StorageServer.
-func (s *StorageServerStub) StoreEmptyBlob(_ context.Context, oid StoredOID, serial Serial, data []byte, id LegacyTxnID) error {
+func (s *StorageServerStub) StoreEmptyBlob(_ context.Context, oid StoredOID, serial Serial, data Text, id LegacyTxnID) error {
 	m := s.conn.BeginSend("storeEmptyBlob")
 	m.Tuple(4)
 	putStoredOID(&m.Encoder, oid)
 	putSerial(&m.Encoder, serial)
-	putBytes(&m.Encoder, data)
+	putText(&m.Encoder, data)
 	putLegacyTxnID(&m.Encoder, id)
 	m.EndTuple(4)
 	return s.conn.Send(m)

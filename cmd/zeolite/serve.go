@@ -22,11 +22,13 @@ import (
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
-const serveHelp = `Serve a database to ZEO clients: a Data.fs file, and a directory of blobs.
+const serveHelp = `Serve a database to ZEO clients: a Data.fs file and a directory of blobs, or
+PostgreSQL.
 
   zeolite serve                        ./data, created if absent, on 127.0.0.1:8100
   zeolite serve -a 0.0.0.0:8100 -f var/Data.fs -b var/blobs
   zeolite serve -a /run/zeo.sock -f var/Data.fs -b var/blobs
+  zeolite serve --postgres 'host=db dbname=zodb user=zope'
   zeolite serve -C etc/zeo.conf        what runzeo -C serves, in the same way
   zeolite serve -C etc/zeo.conf --check
   zeolite serve --http 8080 --metrics  blobs and health over HTTP, and numbers
@@ -47,6 +49,7 @@ type serveFlags struct {
 	config               string
 	check                bool
 	address, file, blobs string
+	postgres             string
 	pidFile              string
 	msgpack, readOnly    bool
 	timeout              float64
@@ -63,6 +66,7 @@ func serve(args []string) error {
 	fs.StringVar(&f.address, "a", "", "listen on `ADDRESS`: HOST:PORT, PORT (all hosts), or the path of a Unix socket (default "+defaultAddress+")")
 	fs.StringVar(&f.file, "f", "", "serve the database `FILE` (default data/Data.fs); created if absent")
 	fs.StringVar(&f.blobs, "b", "", "keep blobs in `DIR` (default data/blobs if -f is not given, else none)")
+	fs.StringVar(&f.postgres, "postgres", "", "serve the PostgreSQL database `DSN`, instead of a file: postgres://USER@HOST/NAME, or libpq's keywords; tables are created if absent")
 	fs.StringVar(&f.pidFile, "pid-file", "", "write the process id to `FILE`")
 	fs.BoolVar(&f.msgpack, "msgpack", os.Getenv("ZEO_MSGPACK") != "", "offer clients the msgpack encoding rather than pickle")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
@@ -80,6 +84,8 @@ func serve(args []string) error {
 		return &usageError{"-t must not be negative"}
 	case f.config != "" && (f.file != "" || f.blobs != ""):
 		return &usageError{"-f and -b do not go with -C: the configuration names the storages"}
+	case f.postgres != "" && (f.config != "" || f.file != "" || f.blobs != ""):
+		return &usageError{"--postgres does not go with -C, -f or -b: the database has the objects and the blobs"}
 	case f.check && f.config == "":
 		return &usageError{"--check needs -C FILE"}
 	}
@@ -116,7 +122,9 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 		if f.address == "" {
 			f.address = defaultAddress
 		}
-		if f.file == "" {
+		if f.postgres != "" {
+			f.file = "PostgreSQL"
+		} else if f.file == "" {
 			f.file = filepath.Join(defaultDir, "Data.fs")
 			if f.blobs == "" {
 				f.blobs = filepath.Join(defaultDir, "blobs")
@@ -130,7 +138,11 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 		if cfg, err = config.FromFlags(f.address, f.file); err != nil {
 			return nil, &usageError{err.Error()}
 		}
-		cfg.Storages[0].Spec.(*config.FileStorage).BlobDir = f.blobs
+		if f.postgres != "" {
+			cfg.Storages[0].Spec = &postgresSpec{&config.MappingStorage{}, f.postgres}
+		} else {
+			cfg.Storages[0].Spec.(*config.FileStorage).BlobDir = f.blobs
+		}
 		cfg.EventLog = config.EventLog{}
 		if strings.HasSuffix(f.address, ":0") {
 			cfg.Warnings = nil // any free port is what was asked for
@@ -187,7 +199,11 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	srv := server.New(opt)
 	storages := map[string]zeolite.Storage{}
 	for _, s := range cfg.Storages {
-		storage, err := openStorage(s.Spec, cfg.ZEO.ReadOnly, log)
+		storage, err := openStorage(ctx, s.Spec, cfg.ZEO.ReadOnly, log)
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			log.Info("stopped before it was ready", "storage", s.Name)
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("storage %s: %w", s.Name, err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,11 +14,12 @@ import (
 )
 
 // openStorage opens what a section of the configuration describes: the one
-// place that knows all back ends.
-func openStorage(spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+// place that knows all back ends. ctx can end it; what has been opened does not
+// depend on it.
+func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
 	switch spec := spec.(type) {
 	case *config.FileStorage:
-		return filestorage.Open(spec.Path, filestorage.Options{
+		return filestorage.OpenContext(ctx, spec.Path, filestorage.Options{
 			Create:        spec.Create,
 			ReadOnly:      readOnly || spec.ReadOnly,
 			BlobDir:       spec.BlobDir,
@@ -31,16 +33,18 @@ func openStorage(spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Sto
 	case *config.ClientStorage:
 		return openClientStorage(spec, readOnly, log)
 	case *config.BlobStorage:
-		return openBlobStorage(spec, readOnly, log)
+		return openBlobStorage(ctx, spec, readOnly, log)
 	case *config.DemoStorage:
-		return openDemoStorage(spec, readOnly, log)
+		return openDemoStorage(ctx, spec, readOnly, log)
+	case *postgresSpec:
+		return openPostgres(spec, readOnly, log)
 	}
 	return nil, fmt.Errorf("<%s> is understood, but this version cannot serve it", spec.Kind())
 }
 
 // openBlobStorage adds blobs to the storage inside the section. Back ends keep
 // blobs themselves, so it only tells them where.
-func openBlobStorage(spec *config.BlobStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openBlobStorage(ctx context.Context, spec *config.BlobStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
 	switch base := spec.Base.Spec.(type) {
 	case *config.FileStorage:
 		if base.BlobDir != "" {
@@ -48,7 +52,7 @@ func openBlobStorage(spec *config.BlobStorage, readOnly bool, log *slog.Logger) 
 		}
 		withBlobs := *base
 		withBlobs.BlobDir = spec.BlobDir
-		return openStorage(&withBlobs, readOnly, log)
+		return openStorage(ctx, &withBlobs, readOnly, log)
 	case *config.MappingStorage:
 		return memory.New(memory.Options{Name: base.StorageName, BlobDir: spec.BlobDir}), nil
 	}
@@ -57,12 +61,12 @@ func openBlobStorage(spec *config.BlobStorage, readOnly bool, log *slog.Logger) 
 
 // openDemoStorage opens both parts, and closes them again if they do not go
 // together. What is missing is in memory.
-func openDemoStorage(spec *config.DemoStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openDemoStorage(ctx context.Context, spec *config.DemoStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
 	part := func(st *config.Storage, name string) (zeolite.Storage, error) {
 		if st == nil {
 			return memory.New(memory.Options{Name: name}), nil
 		}
-		s, err := openStorage(st.Spec, readOnly, log)
+		s, err := openStorage(ctx, st.Spec, readOnly, log)
 		if err != nil {
 			return nil, fmt.Errorf("%s of <demostorage>: %w", name, err)
 		}

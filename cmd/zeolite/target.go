@@ -43,7 +43,7 @@ func (t *target) isFile() bool {
 func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if t.isFile() {
-		return filestorage.Open(t.name, filestorage.Options{ReadOnly: !t.writable, BlobDir: t.blobs, Logger: log})
+		return filestorage.OpenContext(ctx, t.name, filestorage.Options{ReadOnly: !t.writable, BlobDir: t.blobs, Logger: log})
 	}
 	network, address, err := splitAddress(t.name, "127.0.0.1", "8100")
 	if err != nil {

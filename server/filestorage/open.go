@@ -24,6 +24,13 @@ import (
 // A file that is damaged elsewhere, is of another version of FileStorage, or is
 // locked, is an error that says so.
 func Open(path string, opts Options) (*Storage, error) {
+	return OpenContext(context.Background(), path, opts)
+}
+
+// OpenContext is Open that can be cancelled while it scans the file: it then
+// fails with the error of ctx, and nothing has changed on disk. ctx does not
+// matter any more when it returns.
+func OpenContext(ctx context.Context, path string, opts Options) (*Storage, error) {
 	opts = opts.withDefaults()
 	if opts.ReadOnly && opts.Create {
 		return nil, &zeolite.StorageError{Message: "a new database cannot be read-only"}
@@ -35,7 +42,7 @@ func Open(path string, opts Options) (*Storage, error) {
 	s := &Storage{path: path, opts: opts, fs: opts.FileSystem, log: opts.Logger}
 	s.committer.init()
 	s.stopped, s.stop = context.WithCancel(context.Background())
-	if err := s.open(); err != nil {
+	if err := s.open(ctx); err != nil {
 		s.stop()
 		if s.lock != nil {
 			s.lock.Unlock()
@@ -45,7 +52,7 @@ func Open(path string, opts Options) (*Storage, error) {
 	return s, nil
 }
 
-func (s *Storage) open() error {
+func (s *Storage) open(ctx context.Context) error {
 	if !s.opts.ReadOnly {
 		if err := s.takeLock(); err != nil {
 			return err
@@ -58,7 +65,7 @@ func (s *Storage) open() error {
 	if err != nil {
 		return err
 	}
-	if err := s.openDatabase(file); err != nil {
+	if err := s.openDatabase(ctx, file); err != nil {
 		file.Close()
 		return err
 	}
@@ -166,7 +173,7 @@ func (s *Storage) createFile() (File, error) {
 	return file, nil
 }
 
-func (s *Storage) openDatabase(file File) error {
+func (s *Storage) openDatabase(ctx context.Context, file File) error {
 	size, err := file.Size()
 	if err != nil {
 		return &zeolite.StorageError{Message: "cannot open the database", Err: err}
@@ -176,7 +183,7 @@ func (s *Storage) openDatabase(file File) error {
 			return err
 		}
 	}
-	sc, saved, err := s.buildIndex(file, size)
+	sc, saved, err := s.buildIndex(ctx, file, size)
 	if err != nil {
 		return err
 	}
@@ -245,10 +252,26 @@ func checkMagic(file File, path string) error {
 	}
 }
 
+// scanLogInterval is how often a long scan is spoken of in the log.
+const scanLogInterval = 5 * time.Second
+
 // buildIndex reads the saved index if it is good, and scans what it does not
 // cover. saved is the end of what it does.
-func (s *Storage) buildIndex(file File, size int64) (sc *scanner, saved int64, err error) {
-	sc = &scanner{w: newWindow(file), size: size, index: newIndex(), log: s.log, progress: s.opts.ScanProgress, pos: magicLen}
+func (s *Storage) buildIndex(ctx context.Context, file File, size int64) (sc *scanner, saved int64, err error) {
+	started := time.Now()
+	told := started
+	progress := func(done, total int64) error {
+		if s.opts.ScanProgress != nil {
+			s.opts.ScanProgress(done, total)
+		}
+		if now := time.Now(); now.Sub(told) >= scanLogInterval {
+			told = now
+			s.log.Info("scanning the database", "path", s.path, "done", fmt.Sprintf("%d%%", done*100/total),
+				"bytes", done, "of", total, "remaining", time.Duration(float64(now.Sub(started))*float64(total-done)/float64(done-saved)).Round(time.Second))
+		}
+		return ctx.Err()
+	}
+	sc = &scanner{w: newWindow(file), size: size, index: newIndex(), log: s.log, progress: progress, pos: magicLen}
 	if size < magicLen {
 		return sc, 0, nil // empty and read-only
 	}
@@ -262,7 +285,6 @@ func (s *Storage) buildIndex(file File, size int64) (sc *scanner, saved int64, e
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the saved index is of no use; scanning the whole file", "path", s.path+".index", "error", err)
 	}
-	started := time.Now()
 	if err := sc.run(); err != nil {
 		return nil, 0, err
 	}

@@ -16,8 +16,9 @@ type scanner struct {
 	size  int64
 	index *index
 	log   *slog.Logger
-	// progress is called after each scanProgressStep bytes, if not nil.
-	progress func(done, total int64)
+	// progress is called after each scanProgressStep bytes; its error ends the
+	// scan.
+	progress func(done, total int64) error
 	told     int64
 
 	// pos is the end of the last good transaction, last its TID.
@@ -28,7 +29,7 @@ type scanner struct {
 	torn string
 }
 
-const scanProgressStep = 64 << 20
+const scanProgressStep = 16 << 20
 
 // run scans to the end of the file. An error means damage that is not the torn
 // end which a crash leaves.
@@ -64,9 +65,11 @@ func (sc *scanner) run() error {
 			return err
 		}
 		sc.last, sc.pos = h.tid, h.next()
-		if sc.progress != nil && sc.pos-sc.told >= scanProgressStep {
+		if sc.pos-sc.told >= scanProgressStep {
 			sc.told = sc.pos
-			sc.progress(sc.pos, sc.size)
+			if err := sc.progress(sc.pos, sc.size); err != nil {
+				return err
+			}
 		}
 	}
 }

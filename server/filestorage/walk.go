@@ -3,6 +3,7 @@ package filestorage
 import (
 	"context"
 	"iter"
+	"math"
 	"slices"
 
 	"github.com/zeolite-go/zeolite"
@@ -146,8 +147,8 @@ func (g *generation) findTxn(ctx context.Context, tid zeolite.TID, end int64) (i
 }
 
 // walk yields the headers of the transactions from the first with start on,
-// up to what is visible now.
-func (s *Storage) walk(ctx context.Context, start zeolite.TID, yield func(g *generation, w *window, h txnHeader) (bool, error)) error {
+// up to what is visible now. Its window has the given size.
+func (s *Storage) walk(ctx context.Context, start zeolite.TID, size int, yield func(g *generation, w *window, h txnHeader) (bool, error)) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (s *Storage) walk(ctx context.Context, start zeolite.TID, yield func(g *gen
 	if err != nil {
 		return err
 	}
-	w := newWindow(g.file)
+	w := &window{file: g.file, buf: make([]byte, 0, size)}
 	for pos < end {
 		if err := s.usable(ctx); err != nil {
 			return err
@@ -184,7 +185,8 @@ func (s *Storage) walk(ctx context.Context, start zeolite.TID, yield func(g *gen
 // Transactions implements zeolite.Storage.
 func (s *Storage) Transactions(ctx context.Context, start, stop zeolite.TID) iter.Seq2[*zeolite.TransactionRecord, error] {
 	return func(yield func(*zeolite.TransactionRecord, error) bool) {
-		err := s.walk(ctx, start, func(g *generation, w *window, h txnHeader) (bool, error) {
+		const headers = 8 << 10 // records are read apart
+		err := s.walk(ctx, start, headers, func(g *generation, w *window, h txnHeader) (bool, error) {
 			if h.tid > stop {
 				return false, nil
 			}
@@ -213,29 +215,32 @@ func (s *Storage) records(ctx context.Context, g *generation, t txnHeader) iter.
 			fail(&zeolite.StorageError{Message: packedMeanwhile(t.tid)})
 			return
 		}
-		r := reader{g, guessPool.Get().(*[readGuess]byte)}
-		defer r.done()
+		defer g.release()
+		c := chunks{file: g.file, end: t.end()}
 		var short [recHdrLen + backLen]byte
 		for pos := t.records(); pos < t.end(); {
 			if err := s.usable(ctx); err != nil {
 				fail(err)
 				return
 			}
-			h, n, err := r.readAnyHeader(pos, &t)
+			h, err := c.record(&t, pos)
 			if err != nil {
 				fail(err)
 				return
 			}
 			rec := zeolite.DataRecord{OID: h.oid, TID: h.tid}
-			if h.back != 0 {
-				b, _, err := r.readHeader(h.oid, h.back, short[:])
-				if err != nil {
-					fail(err)
-					return
+			switch {
+			case h.dataLen > 0:
+				rec.Data, err = c.bytes(pos+recHdrLen, h.dataLen)
+			case h.back != 0:
+				var b recHeader
+				var n int
+				if b, n, err = g.readHeader(h.oid, h.back, short[:]); err == nil {
+					rec.DataTID = b.tid
+					rec.Data, err = g.readData(b, short[:], n)
 				}
-				rec.DataTID = b.tid
 			}
-			if rec.Data, err = r.readData(h, r.buf[:], n); err != nil {
+			if err != nil {
 				fail(err)
 				return
 			}
@@ -247,24 +252,63 @@ func (s *Storage) records(ctx context.Context, g *generation, t txnHeader) iter.
 	}
 }
 
-func packedMeanwhile(tid zeolite.TID) string {
-	return "the storage was packed, the records of transaction " + tid.String() + " must be asked for again"
+// chunks reads the records of a transaction in large pieces, and gives them
+// away: what it returns stays as it is. It is used by one goroutine.
+type chunks struct {
+	file File
+	end  int64 // of the records
+	buf  []byte
+	off  int64 // of buf[0]
 }
 
-// readAnyHeader reads the record at pos in a transaction, of whatever object.
-func (r reader) readAnyHeader(pos int64, t *txnHeader) (recHeader, int, error) {
-	n, err := r.file.ReadAt(r.buf[:], pos)
-	if n < recHdrLen+backLen {
-		return recHeader{}, n, readError(pos, err)
+const chunkSize = 64 << 10
+
+// bytes returns the n bytes at off; off+n is not past the end.
+func (c *chunks) bytes(off, n int64) ([]byte, error) {
+	if off < c.off || off+n > c.off+int64(len(c.buf)) {
+		if n > math.MaxInt {
+			return nil, damaged(off, "the data of a record has %d bytes", n)
+		}
+		// Large data gets memory of its own size.
+		size := n
+		if n <= chunkSize/4 {
+			size = min(chunkSize, c.end-off)
+		}
+		buf := make([]byte, size)
+		if _, err := c.file.ReadAt(buf, off); err != nil {
+			return nil, readError(off, err)
+		}
+		if n > chunkSize/4 {
+			return buf, nil
+		}
+		c.buf, c.off = buf, off
 	}
-	h := parseRecHeader(r.buf[:n], pos)
+	i := off - c.off
+	return c.buf[i : i+n : i+n], nil
+}
+
+// record reads the header of the record at pos, of whatever object.
+func (c *chunks) record(t *txnHeader, pos int64) (recHeader, error) {
+	n := min(recHdrLen+backLen, c.end-pos)
+	if n < recHdrLen {
+		return recHeader{}, damaged(pos, "the transaction ends in a record")
+	}
+	b, err := c.bytes(pos, n)
+	if err != nil {
+		return recHeader{}, err
+	}
+	h := parseRecHeader(b, pos)
 	if err := h.check(h.oid, t.end()); err != nil {
-		return h, n, err
+		return h, err
 	}
 	if h.txnPos != t.pos {
-		return h, n, damaged(pos, "record belongs to a transaction at %d, not to that at %d", h.txnPos, t.pos)
+		return h, damaged(pos, "record belongs to a transaction at %d, not to that at %d", h.txnPos, t.pos)
 	}
-	return h, n, nil
+	return h, nil
+}
+
+func packedMeanwhile(tid zeolite.TID) string {
+	return "the storage was packed, the records of transaction " + tid.String() + " must be asked for again"
 }
 
 // Changes implements zeolite.Storage.
@@ -274,7 +318,7 @@ func (s *Storage) Changes(ctx context.Context, after zeolite.TID) iter.Seq2[zeol
 			return
 		}
 		var oids []zeolite.OID
-		err := s.walk(ctx, after+1, func(g *generation, w *window, h txnHeader) (bool, error) {
+		err := s.walk(ctx, after+1, windowSize, func(g *generation, w *window, h txnHeader) (bool, error) {
 			oids = oids[:0]
 			for pos := h.records(); pos < h.end(); {
 				rec, err := w.record(&h, pos)

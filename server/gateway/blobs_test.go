@@ -263,7 +263,11 @@ func TestFailureInTheMiddle(t *testing.T) {
 // TestTruncatedFile has a blob file that became shorter after it was opened.
 func TestTruncatedFile(t *testing.T) {
 	s := newMemory(t)
-	tid := storeBytes(t, s, 1, make([]byte, 8<<20))
+	storeSparse(t, s, 1, 64<<20) // more than sockets hold
+	tid, err := s.CurrentTID(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	b, err := s.OpenBlob(t.Context(), 1, tid)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server/filestorage"
@@ -131,6 +132,21 @@ func storeBytes(t testing.TB, s zeolite.Storage, oid zeolite.OID, data []byte) z
 		_, err := w.Write(data)
 		return err
 	})
+}
+
+// eventually waits for a condition that the test has no event for.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		case <-tick.C:
+		}
+	}
 }
 
 // testKey is a key of the least length.

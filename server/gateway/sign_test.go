@@ -210,6 +210,31 @@ func TestGoSnippet(t *testing.T) {
 	}
 }
 
+// FuzzTarget asks for anything without being able to sign.
+func FuzzTarget(f *testing.F) {
+	s := newMemory(f)
+	tid := storeBytes(f, s, 1, text)
+	h := New(map[string]zeolite.Storage{"1": s}, Options{
+		Blobs: true, Loopback: true, ClientCertificates: true, Profiles: true, Keys: testKeys(f)})
+	for _, seed := range []string{"/blobs/1/1", "/blobs/1/1/" + tid.String(), "/blobs/1/1?expires=99999999999&signature=" + strings.Repeat("0", 64),
+		"/blobs/1/1?&signature=&signature=", "/blobs/%31/%2e%2e/1?expires=1;signature=2", "/debug/pprof/heap"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			return
+		}
+		r := httptest.NewRequest(http.MethodGet, "http://localhost/", nil)
+		r.URL, r.RequestURI = u, target
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code < 300 {
+			t.Errorf("%q was answered %d", target, w.Code)
+		}
+	})
+}
+
 func TestAttachment(t *testing.T) {
 	for name, want := range map[string]string{
 		"a.txt":       `attachment; filename="a.txt"`,

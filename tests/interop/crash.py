@@ -71,7 +71,10 @@ def prepare(t, server):
 
 def run_and_kill(t, server, delay):
     """Let the committers work, kill the server; return what each was told."""
-    context = multiprocessing.get_context('fork')
+    # Not by fork: this process has threads, and a lock that one of them holds
+    # (the resolver's, say) would stay locked in the child for ever.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['ZEO', 'ZODB', 'ZODB.blob', 'harness'])
     pipes, processes = [], []
     for me in range(COMMITTERS):
         ours, theirs = context.Pipe()

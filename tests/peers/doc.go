@@ -17,6 +17,7 @@
 //	ZEOLITE_TEST_RACE         1: build zeolite with the race detector
 //	ZEOLITE_TEST_LONG         1: also what takes minutes or gigabytes
 //	ZEOLITE_TEST_KILLS        rounds of the crash test, default 5
+//	ZEOLITE_TEST_SEEDS        histories of the differential test, default 200
 //
 // tests/run sets the first two.
 package peers

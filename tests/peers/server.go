@@ -33,6 +33,9 @@ type Options struct {
 	// Address is host:port or the path of a Unix socket; default is a free
 	// port of 127.0.0.1.
 	Address string `json:"address"`
+	// Config is a zeo.conf that says everything, the address as in Address
+	// too; all else here does not count. It logs to the standard error output.
+	Config string `json:"-"`
 	// ReadOnly serves without allowing writes.
 	ReadOnly bool `json:"read_only"`
 	// TransactionTimeout in seconds is how long a client may hold the
@@ -136,8 +139,9 @@ func launch(kind Kind, o Options, tools tools, newDir func() string) (*Server, e
 // Start starts a stopped server again, on the same address and files.
 func (s *Server) Start() error {
 	ready := make(chan string, 1)
+	address := s.options.Address // what is logged later is read by another goroutine
 	sign := map[Kind]func(line string) (addr string, ok bool){
-		RunZEO:  func(line string) (string, bool) { return s.options.Address, strings.Contains(line, "listening on") },
+		RunZEO:  func(line string) (string, bool) { return address, strings.Contains(line, "listening on") },
 		Zeolite: listeningAddress,
 	}[s.kind]
 	s.log.mu.Lock()
@@ -183,9 +187,12 @@ func (s *Server) command() (*exec.Cmd, error) {
 	if s.kind == Zeolite {
 		return exec.Command(s.tools.zeolite, zeoliteArgs(s.options)...), nil
 	}
-	conf := filepath.Join(s.options.Dir, "runzeo.conf")
-	if err := os.WriteFile(conf, []byte(runzeoConfig(s.options)), 0o666); err != nil {
-		return nil, err
+	conf := s.options.Config
+	if conf == "" {
+		conf = filepath.Join(s.options.Dir, "runzeo.conf")
+		if err := os.WriteFile(conf, []byte(runzeoConfig(s.options)), 0o666); err != nil {
+			return nil, err
+		}
 	}
 	cmd := exec.Command(s.tools.python, "-m", "ZEO.runzeo", "-C", conf)
 	cmd.Env = pythonEnv()
@@ -241,6 +248,19 @@ func (s *Server) Kill() error {
 var ports struct {
 	sync.Mutex
 	given map[string]bool
+}
+
+// Signal sends a signal to the server, and does not wait.
+func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
+
+// FreeAddress returns a host:port nobody listens on, for configuration files.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	addr, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
 }
 
 // freePort returns an address nobody listens on, each one once.

@@ -58,6 +58,7 @@ func TestListeningAddress(t *testing.T) {
 		`time=2026-01-01T00:00:00Z level=INFO msg=listening address=127.0.0.1:8100`: "127.0.0.1:8100",
 		`level=INFO msg=listening file=/x/Data.fs address=/run/zeo.sock`:            "/run/zeo.sock",
 		`level=INFO msg=listening address="[::1]:8100" blobs=/x`:                    "[::1]:8100",
+		`2026-01-01T00:00:00 INFO ZEO listening address=127.0.0.1:81 tls=true`:      "127.0.0.1:81",
 		`level=INFO msg="client registered" client=127.0.0.1:1 address=127.0.0.1:1`: "",
 		`level=ERROR msg="not listening" address=127.0.0.1:1`:                       "",
 	} {

@@ -16,15 +16,25 @@ func Long() bool { return os.Getenv("ZEOLITE_TEST_LONG") == "1" }
 
 // Kills is the number of rounds of the crash test.
 func Kills(t testing.TB) int {
-	s := os.Getenv("ZEOLITE_TEST_KILLS")
+	return number(t, "ZEOLITE_TEST_KILLS", 5)
+}
+
+func number(t testing.TB, name string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(name)
 	if s == "" {
-		return 5
+		return otherwise
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 {
-		t.Fatalf("ZEOLITE_TEST_KILLS is %q, want a positive number", s)
+		t.Fatalf("%s is %q, want a positive number", name, s)
 	}
 	return n
+}
+
+// Seeds is the number of random histories of the differential test.
+func Seeds(t testing.TB) int {
+	return number(t, "ZEOLITE_TEST_SEEDS", 200)
 }
 
 // Missing skips the test because something it needs is not there, or fails it

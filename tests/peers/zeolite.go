@@ -13,6 +13,9 @@ import (
 
 // zeoliteArgs are the arguments for our server.
 func zeoliteArgs(o Options) []string {
+	if o.Config != "" {
+		return []string{"serve", "-C", o.Config}
+	}
 	args := []string{"serve", "-a", o.Address, "-f", o.Path}
 	if o.BlobDir != "" {
 		args = append(args, "-b", o.BlobDir)
@@ -29,7 +32,8 @@ func zeoliteArgs(o Options) []string {
 	return args
 }
 
-var listening = regexp.MustCompile(`\bmsg="?listening\b.*\baddress=("[^"]*"|\S+)`)
+// With -C, lines are as Python writes them.
+var listening = regexp.MustCompile(`\b(?:msg="?|INFO ZEO )listening\b.*\baddress=("[^"]*"|\S+)`)
 
 // listeningAddress finds the address in the line that says a server is ready.
 func listeningAddress(line string) (addr string, ok bool) {

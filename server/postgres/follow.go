@@ -1,0 +1,135 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// channel is where commits are announced. The payload is the TID in decimal.
+const channel = "zeolite"
+
+const (
+	// answerTime is how long the database may take to say what is new,
+	// before the connection is taken for dead.
+	answerTime = 30 * time.Second
+	// houseTime is how often to look for orphans and to renew the estimates
+	// of Info.
+	houseTime = time.Minute
+	// The pause before connecting again grows between these.
+	minPause, maxPause = 50 * time.Millisecond, 5 * time.Second
+)
+
+// follow publishes what others commit, until the storage is closed.
+func (s *Storage) follow() {
+	pause := minPause
+	for {
+		began := time.Now()
+		err := s.listen()
+		if s.ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > maxPause {
+			pause = minPause
+		}
+		s.log.Warn("lost the connection that listens for commits of others", "storage", s.name, "error", err, "retry", pause)
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// listen publishes what others commit, until its connection breaks. It listens
+// first and looks then, so nothing can pass between.
+func (s *Storage) listen() error {
+	conn, err := s.connect(s.ctx, appFollow)
+	if err != nil {
+		return err
+	}
+	defer disconnect(conn)
+	if err := s.enlist(conn); err != nil {
+		return err
+	}
+	var house time.Time
+	for {
+		if err := s.look(conn); err != nil {
+			return err
+		}
+		if time.Since(house) > houseTime {
+			house = time.Now()
+			s.keepHouse(conn)
+		}
+		if err := s.waitForNews(conn); err != nil {
+			return err
+		}
+	}
+}
+
+// enlist makes the session one that is told of commits, and that shows other
+// servers that this one lives.
+func (s *Storage) enlist(conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(s.ctx, answerTime)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock_shared($1)", s.owner); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, "LISTEN "+channel)
+	if state := sqlState(err); state == codeReadOnly || state == codeNotSupported {
+		s.log.Info("this server of the database cannot announce commits; looking for them now and then",
+			"storage", s.name, "interval", s.opts.PollInterval)
+		return nil
+	}
+	return err
+}
+
+func (s *Storage) look(conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(s.ctx, answerTime)
+	defer cancel()
+	s.publisher.mu.Lock()
+	defer s.publisher.mu.Unlock()
+	return s.catchUp(ctx, conn, zeolite.MaxTID)
+}
+
+// waitForNews waits until somebody else has committed, or it is time to look
+// anyway.
+func (s *Storage) waitForNews(conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.PollInterval)
+	defer cancel()
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) && s.ctx.Err() == nil {
+				return nil
+			}
+			return err
+		}
+		tid, err := strconv.ParseUint(n.Payload, 10, 64)
+		if err != nil || (zeolite.TID(tid) > s.publisher.horizon() && s.publisher.ours(zeolite.TID(tid)) == nil) {
+			return nil
+		}
+	}
+}
+
+// keepHouse does what is to be done now and then. It fails silently: the next
+// time is near.
+func (s *Storage) keepHouse(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(s.ctx, answerTime)
+	defer cancel()
+	_ = s.estimate(ctx)
+	if s.opts.ReadOnly {
+		return
+	}
+	if n, err := s.removeOrphans(ctx, conn); err != nil && s.ctx.Err() == nil {
+		s.log.Warn("cannot remove the blobs of uploads that never ended", "storage", s.name, "error", err)
+	} else if n > 0 {
+		s.log.Info("removed the blobs of uploads that never ended", "storage", s.name, "blobs", n)
+	}
+}

@@ -1,0 +1,165 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// TIDs and oids are signed in the database. No transaction has a TID from
+// MaxTID on, and no object an oid above maxOID.
+const maxOID zeolite.OID = math.MaxInt64
+
+// within returns the largest TID that a query may see: a limit of its own, or
+// the horizon.
+func (s *Storage) within(limit zeolite.TID) int64 {
+	return int64(min(limit, s.publisher.horizon()))
+}
+
+// LoadBefore implements zeolite.Storage.
+func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (rev zeolite.Revision, err error) {
+	err = s.read(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) error {
+		if oid > maxOID {
+			return &zeolite.NotFoundError{OID: oid}
+		}
+		horizon := s.within(zeolite.MaxTID)
+		limit := min(int64(min(max(before, 1)-1, zeolite.MaxTID)), horizon)
+		err := conn.QueryRow(ctx, `SELECT r.tid, r.state, coalesce((
+				SELECT n.tid FROM object_state n WHERE n.zoid = $1 AND n.tid > r.tid AND n.tid <= $3 ORDER BY n.tid LIMIT 1), 0)
+			FROM object_state r WHERE r.zoid = $1 AND r.tid <= $2 ORDER BY r.tid DESC LIMIT 1`,
+			int64(oid), limit, horizon).Scan(&rev.TID, &rev.Data, &rev.End)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			var known bool
+			err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM object_state WHERE zoid = $1 AND tid <= $2)",
+				int64(oid), horizon).Scan(&known)
+			if err == nil && known {
+				err = zeolite.ErrNotYet
+			} else if err == nil {
+				err = &zeolite.NotFoundError{OID: oid}
+			}
+			return err
+		case err == nil && rev.Data == nil:
+			return &zeolite.NotFoundError{OID: oid}
+		}
+		return err
+	})
+	if err != nil {
+		return zeolite.Revision{}, err
+	}
+	return rev, nil
+}
+
+// LoadSerial implements zeolite.Storage.
+func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolite.TID) (data []byte, err error) {
+	err = s.read(ctx, "cannot load a revision", func(ctx context.Context, conn *pgx.Conn) error {
+		if oid > maxOID || serial > s.publisher.horizon() {
+			return &zeolite.NotFoundError{OID: oid, TID: serial}
+		}
+		err := conn.QueryRow(ctx, "SELECT state FROM object_state WHERE zoid = $1 AND tid = $2",
+			int64(oid), int64(serial)).Scan(&data)
+		if errors.Is(err, pgx.ErrNoRows) || (err == nil && data == nil) {
+			return &zeolite.NotFoundError{OID: oid, TID: serial}
+		}
+		return err
+	})
+	return data, err
+}
+
+// CurrentTID implements zeolite.Storage.
+func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (tid zeolite.TID, err error) {
+	err = s.read(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) error {
+		if oid > maxOID {
+			return &zeolite.NotFoundError{OID: oid}
+		}
+		var gone bool
+		err := conn.QueryRow(ctx, `SELECT tid, state IS NULL FROM object_state
+			WHERE zoid = $1 AND tid <= $2 ORDER BY tid DESC LIMIT 1`,
+			int64(oid), s.within(zeolite.MaxTID)).Scan(&tid, &gone)
+		if errors.Is(err, pgx.ErrNoRows) || (err == nil && gone) {
+			return &zeolite.NotFoundError{OID: oid}
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return tid, nil
+}
+
+// History implements zeolite.Storage. It shows deletions too.
+func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) (infos []zeolite.TransactionInfo, err error) {
+	err = s.read(ctx, "cannot read the history of an object", func(ctx context.Context, conn *pgx.Conn) error {
+		infos = nil
+		if oid > maxOID {
+			return &zeolite.NotFoundError{OID: oid}
+		}
+		// At least one row is read, to know whether there is any.
+		rows, err := conn.Query(ctx, `SELECT t.tid, t.packed, t.username, t.description, t.extension, o.state_size
+			FROM object_state o JOIN transaction t USING (tid)
+			WHERE o.zoid = $1 AND o.tid <= $2 ORDER BY o.tid DESC LIMIT $3`,
+			int64(oid), s.within(zeolite.MaxTID), max(n, 1))
+		if err != nil {
+			return err
+		}
+		infos, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (info zeolite.TransactionInfo, err error) {
+			var packed bool
+			err = row.Scan(&info.TID, &packed, &info.User, &info.Description, &info.Extension, &info.Size)
+			info.Status = status(packed)
+			return info, err
+		})
+		if err == nil && len(infos) == 0 {
+			return &zeolite.NotFoundError{OID: oid}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return infos[:min(len(infos), max(n, 0))], nil
+}
+
+func status(packed bool) byte {
+	if packed {
+		return 'p'
+	}
+	return ' '
+}
+
+// NextRecord implements zeolite.Storage.
+func (s *Storage) NextRecord(ctx context.Context, from zeolite.OID) (rec zeolite.CurrentRecord, err error) {
+	err = s.read(ctx, "cannot walk over the objects", func(ctx context.Context, conn *pgx.Conn) error {
+		if from > maxOID {
+			return &zeolite.NotFoundError{OID: from}
+		}
+		horizon := s.within(zeolite.MaxTID)
+		// current_object may be ahead of the horizon, so it only says which
+		// objects there are.
+		err := conn.QueryRow(ctx, `SELECT c.zoid, r.tid, r.state FROM current_object c CROSS JOIN LATERAL (
+				SELECT o.tid, o.state FROM object_state o WHERE o.zoid = c.zoid AND o.tid <= $2 ORDER BY o.tid DESC LIMIT 1) r
+			WHERE c.zoid >= $1 AND r.state IS NOT NULL ORDER BY c.zoid LIMIT 1`,
+			int64(from), horizon).Scan(&rec.OID, &rec.TID, &rec.Data)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return &zeolite.NotFoundError{OID: from}
+		} else if err != nil {
+			return err
+		}
+		err = conn.QueryRow(ctx, `SELECT c.zoid FROM current_object c CROSS JOIN LATERAL (
+				SELECT o.state IS NULL AS gone FROM object_state o WHERE o.zoid = c.zoid AND o.tid <= $2 ORDER BY o.tid DESC LIMIT 1) r
+			WHERE c.zoid > $1 AND NOT r.gone ORDER BY c.zoid LIMIT 1`,
+			int64(rec.OID), horizon).Scan(&rec.Next)
+		rec.More = err == nil
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return zeolite.CurrentRecord{}, err
+	}
+	return rec, nil
+}

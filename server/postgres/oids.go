@@ -1,0 +1,129 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// oidsPerStep is how many oids a value of the sequence stands for: value n is
+// the oids from n*16-15 to n*16.
+const oidsPerStep = 16
+
+// allocator hands out oids. It is safe for concurrent use.
+type allocator struct {
+	mu   sync.Mutex
+	left []zeolite.OID // taken from the sequence, not handed out yet
+	// passed is an oid up to which the sequence is known to have counted.
+	passed zeolite.OID
+}
+
+// NewOIDs implements zeolite.Storage.
+func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
+	if s.opts.ReadOnly {
+		return nil, zeolite.ErrReadOnly
+	}
+	if n <= 0 {
+		return nil, &zeolite.StorageError{Message: fmt.Sprintf("cannot make %d new oids", n)}
+	}
+	a := &s.oids
+	a.mu.Lock()
+	oids := a.take(n, nil)
+	a.mu.Unlock()
+	if len(oids) == n {
+		if _, leave, err := s.enter(ctx); err == nil {
+			leave()
+			return oids, nil
+		}
+	}
+	// Asking again after a broken connection leaves a hole, which is harmless.
+	var steps []int64
+	err := s.read(ctx, "cannot make new oids", func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, "SELECT nextval('zoid_seq') FROM generate_series(1, $1::int)",
+			(n-len(oids)+oidsPerStep-1)/oidsPerStep)
+		if err == nil {
+			steps, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		}
+		return err
+	})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, step := range steps {
+		if step < 1 || step > math.MaxInt64/oidsPerStep {
+			return nil, &zeolite.StorageError{Message: "postgres: no oids are left"}
+		}
+		for oid := zeolite.OID(step-1)*oidsPerStep + 1; oid <= zeolite.OID(step)*oidsPerStep; oid++ {
+			a.left = append(a.left, oid)
+			a.passed = max(a.passed, oid)
+		}
+	}
+	if err != nil {
+		a.left = append(a.left, oids...)
+		return nil, err
+	}
+	return a.take(n, oids), nil
+}
+
+// take moves oids to what is handed out, until that are n.
+func (a *allocator) take(n int, oids []zeolite.OID) []zeolite.OID {
+	k := min(n-len(oids), len(a.left))
+	oids = append(oids, a.left[:k]...)
+	a.left = a.left[k:]
+	return oids
+}
+
+// used takes note of oids that objects have, whoever chose them.
+func (a *allocator) used(oids []zeolite.OID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.left) == 0 {
+		return
+	}
+	least, largest := slices.Min(a.left), slices.Max(a.left)
+	for _, oid := range oids {
+		if oid >= least && oid <= largest {
+			// A new slice, because the old one's place is handed out.
+			a.left = slices.DeleteFunc(slices.Clone(a.left), func(left zeolite.OID) bool { return left == oid })
+		}
+	}
+}
+
+// pass makes the sequence count past oid, which somebody chose without asking.
+func (s *Storage) pass(ctx context.Context, conn *pgx.Conn, oid zeolite.OID) error {
+	a := &s.oids
+	a.mu.Lock()
+	passed := a.passed
+	a.mu.Unlock()
+	if oid <= passed {
+		return nil
+	}
+	step := (int64(oid) + oidsPerStep - 1) / oidsPerStep
+	var last int64
+	err := conn.QueryRow(ctx, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM zoid_seq").Scan(&last)
+	switch {
+	case err != nil:
+		return err
+	case step > last+maxCounting:
+		// Far ahead of everybody who counts, so nobody can get there
+		// between the look and the jump.
+		_, err = conn.Exec(ctx, "SELECT setval('zoid_seq', $1)", step)
+	case step > last:
+		// Setting it could set it back, if others count meanwhile.
+		_, err = conn.Exec(ctx, "SELECT count(nextval('zoid_seq')) FROM generate_series(1, $1::bigint)", step-last)
+	}
+	if err == nil {
+		a.mu.Lock()
+		a.passed = max(a.passed, oid)
+		a.mu.Unlock()
+	}
+	return err
+}
+
+// maxCounting is how many steps the sequence is counted up rather than set.
+const maxCounting = 10_000

@@ -1,0 +1,157 @@
+package postgres
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// publisher moves the horizon of a storage over the transactions of all
+// servers, one at a time, in TID order. It is safe for concurrent use.
+//
+// A commit of our own is entered in mine before it can be visible in the
+// database. So whoever publishes knows for each transaction it finds there
+// whether it is one of ours, and publishes it as its Finish wants, even if that
+// has not heard of its success yet.
+type publisher struct {
+	last atomic.Uint64 // the horizon; written with mu held
+
+	mu      sync.Mutex // held while transactions are published
+	publish zeolite.Publish
+	lost    func()
+	opened  zeolite.TID // the horizon at the start
+
+	mineMu sync.Mutex
+	mine   map[zeolite.TID]*commit
+}
+
+func (p *publisher) init(last zeolite.TID) {
+	p.last.Store(uint64(last))
+	p.opened = last
+	p.mine = map[zeolite.TID]*commit{}
+}
+
+// horizon is the last TID that was published.
+func (p *publisher) horizon() zeolite.TID { return zeolite.TID(p.last.Load()) }
+
+// expect enters a commit of our own.
+func (p *publisher) expect(c *commit) {
+	p.mineMu.Lock()
+	p.mine[c.tid] = c
+	p.mineMu.Unlock()
+}
+
+// forget gives up a commit: if it turns up in the database, it is published
+// like those of others. When forget returns it is certain whether it was
+// published as ours.
+func (p *publisher) forget(c *commit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mineMu.Lock()
+	delete(p.mine, c.tid)
+	p.mineMu.Unlock()
+}
+
+// ours returns our own commit with a TID, nil if it is not ours.
+func (p *publisher) ours(tid zeolite.TID) *commit {
+	p.mineMu.Lock()
+	defer p.mineMu.Unlock()
+	return p.mine[tid]
+}
+
+// show publishes one transaction. It is called with mu held.
+func (p *publisher) show(tid zeolite.TID, oids []zeolite.OID, publish zeolite.Publish) {
+	visible := func() { p.last.Store(max(p.last.Load(), uint64(tid))) }
+	if publish != nil {
+		publish(tid, oids, visible)
+	}
+	visible()
+}
+
+// showOurs publishes a commit of our own. It is called with mu held.
+func (p *publisher) showOurs(c *commit) {
+	p.show(c.tid, c.oids, c.publish)
+	c.published = true
+	p.mineMu.Lock()
+	delete(p.mine, c.tid)
+	p.mineMu.Unlock()
+}
+
+// publishCommit publishes a commit of ours that is in the database, unless that
+// was done already, and before it what came before it.
+func (s *Storage) publishCommit(ctx context.Context, conn *pgx.Conn, c *commit) error {
+	p := &s.publisher
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.published {
+		return nil
+	}
+	// All transactions with smaller TIDs are committed and can be seen: they
+	// had the commit lock before.
+	if c.prev > p.horizon() {
+		if err := s.catchUp(ctx, conn, c.tid-1); err != nil {
+			return err
+		}
+	}
+	p.showOurs(c)
+	return nil
+}
+
+// catchUp publishes what the database has behind the horizon, up to a TID. It
+// is called with publisher.mu held.
+func (s *Storage) catchUp(ctx context.Context, conn *pgx.Conn, upTo zeolite.TID) error {
+	p := &s.publisher
+	for p.horizon() < upTo {
+		changes, err := changesAfter(ctx, conn, p.horizon(), upTo)
+		if err != nil || len(changes) == 0 {
+			return err
+		}
+		packed := false
+		for _, c := range changes {
+			packed = packed || c.packed
+			if own := p.ours(c.TID); own != nil {
+				p.showOurs(own)
+				continue
+			}
+			s.oids.used(c.OIDs)
+			p.show(c.TID, c.OIDs, p.publish)
+		}
+		if packed && p.lost != nil {
+			// Objects that a pack has collected leave no trace.
+			p.lost()
+		}
+	}
+	return nil
+}
+
+// catchUpNow publishes all that is in the database.
+func (s *Storage) catchUpNow(ctx context.Context) error {
+	return s.read(ctx, "cannot read what others committed", func(ctx context.Context, conn *pgx.Conn) error {
+		s.publisher.mu.Lock()
+		defer s.publisher.mu.Unlock()
+		return s.catchUp(ctx, conn, zeolite.MaxTID)
+	})
+}
+
+// Watch implements zeolite.Watcher.
+func (s *Storage) Watch(publish zeolite.Publish, lost func()) {
+	p := &s.publisher
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.publish, p.lost = publish, lost
+	// What was published to nobody since Open is told now.
+	if p.horizon() == p.opened {
+		return
+	}
+	for c, err := range s.Changes(s.ctx, p.opened) {
+		if err != nil {
+			lost()
+			return
+		}
+		publish(c.TID, c.OIDs, func() {})
+	}
+}

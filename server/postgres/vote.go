@@ -1,0 +1,231 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// Vote implements zeolite.Txn. From here to the end the transaction has a
+// connection, a transaction of the database, and locks there on all objects
+// that it relies on: no other server can change them.
+func (t *txn) Vote(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.expect("Vote", open); err != nil {
+		return err
+	}
+	if err := checkTID(t.meta.TID, t.s.publisher.horizon()); err != nil {
+		return err
+	}
+	for _, p := range t.records {
+		if p.upload == nil {
+			continue
+		}
+		if err := p.upload.usable(); err != nil {
+			return err
+		}
+	}
+	if err := t.prepare(ctx); err != nil {
+		return err
+	}
+	t.state = voted
+	return nil
+}
+
+// prepare takes a connection and locks, and checks everything under them. If it
+// fails, nothing is held. It is called with mu held.
+func (t *txn) prepare(ctx context.Context) error {
+	s := t.s
+	ctx, leave, err := s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for range s.opts.CommitConns + 1 {
+		conn, err := s.commits.Acquire(ctx)
+		if err != nil {
+			return s.fault(ctx, "cannot connect to commit", err)
+		}
+		err = t.claim(ctx, conn.Conn())
+		if err == nil {
+			s.mu.Lock()
+			if s.closed {
+				err = zeolite.ErrClosed
+			} else {
+				s.open[t] = struct{}{}
+				s.working.Add(1)
+				t.conn = conn
+			}
+			s.mu.Unlock()
+		}
+		if err == nil {
+			return nil
+		}
+		broken := conn.Conn().IsClosed()
+		rollBack(conn)
+		if !broken || ctx.Err() != nil {
+			return t.refusal(ctx, err)
+		}
+	}
+	return s.fault(ctx, "cannot vote", fmt.Errorf("all connections broke"))
+}
+
+// refusal makes an error of prepare one of the contract.
+func (t *txn) refusal(ctx context.Context, err error) error {
+	if c, ok := err.(*zeolite.ConflictError); ok {
+		return t.s.conflict(ctx, c)
+	}
+	switch sqlState(err) {
+	case codeLockTimeout, codeDeadlock:
+		c := &zeolite.ConflictError{Message: "another server holds objects that this transaction needs, for too long"}
+		if oids, _ := t.locks(); len(oids) > 0 {
+			c.OID = zeolite.OID(oids[0])
+		}
+		return c
+	}
+	if isAnswer(err) {
+		return err
+	}
+	return t.s.fault(ctx, "cannot vote", err)
+}
+
+// locks returns the objects to lock, in order, and for each whether others must
+// not even rely on it. New objects need none: nobody else knows them, except
+// the root, which two servers might create.
+func (t *txn) locks() (oids []int64, write []bool) {
+	for _, p := range t.records {
+		if !p.unchecked && (p.serial != zeolite.ZeroTID || p.oid == zeolite.RootOID) {
+			oids = append(oids, int64(p.oid))
+		}
+	}
+	for oid := range t.reads {
+		if i, stored := t.index[oid]; !stored || t.records[i].unchecked {
+			oids = append(oids, int64(oid))
+		}
+	}
+	slices.Sort(oids)
+	for _, oid := range oids {
+		i, stored := t.index[zeolite.OID(oid)]
+		write = append(write, stored && !t.records[i].unchecked)
+	}
+	return oids, write
+}
+
+// lockQuery locks in the order of its argument, so that servers cannot wait for
+// each other in a circle.
+const lockQuery = `SELECT CASE WHEN write THEN pg_advisory_xact_lock(zoid) ELSE pg_advisory_xact_lock_shared(zoid) END
+	FROM unnest($1::bigint[], $2::boolean[]) AS l (zoid, write)`
+
+// conflictQuery finds an object that is not as the transaction relies on it. A
+// stored object that has no revision is no conflict: a pack has collected it.
+const conflictQuery = `SELECT w.zoid, coalesce(c.tid, 0), w.serial, w.read
+	FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w (zoid, serial, read) LEFT JOIN current_object c USING (zoid)
+	WHERE c.tid <> w.serial OR (c.tid IS NULL AND w.read) LIMIT 1`
+
+// queueConflicts adds conflictQuery to a batch.
+func (t *txn) queueConflicts(b *pgx.Batch) {
+	var oids, serials []int64
+	var reads []bool
+	for _, p := range t.records {
+		if !p.unchecked {
+			oids, serials, reads = append(oids, int64(p.oid)), append(serials, int64(p.serial)), append(reads, false)
+		}
+	}
+	for oid, serial := range t.reads {
+		oids, serials, reads = append(oids, int64(oid)), append(serials, int64(serial)), append(reads, true)
+	}
+	if oids == nil {
+		return
+	}
+	b.Queue(conflictQuery, oids, serials, reads).Query(func(rows pgx.Rows) error {
+		var c zeolite.ConflictError
+		_, err := pgx.ForEachRow(rows, []any{&c.OID, &c.Committed, &c.Seen, &c.Read}, func() error {
+			if c.Committed == zeolite.ZeroTID {
+				return &zeolite.NotFoundError{OID: c.OID}
+			}
+			return &c
+		})
+		return err
+	})
+}
+
+// claim does what prepare needs on its connection.
+func (t *txn) claim(ctx context.Context, conn *pgx.Conn) error {
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	if oids, write := t.locks(); oids != nil {
+		b.Queue(lockQuery, oids, write)
+	}
+	t.queueConflicts(b)
+	t.queueUploads(b)
+	t.queueUndo(b)
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	var largest zeolite.OID
+	for _, p := range t.records {
+		largest = max(largest, p.oid)
+	}
+	return t.s.pass(ctx, conn, largest)
+}
+
+// queueUploads makes sure that the large objects of uploads are there, and lets
+// go of them as uploads: nobody can take them for orphans any more.
+func (t *txn) queueUploads(b *pgx.Batch) {
+	var loids []uint32
+	for _, p := range t.records {
+		if p.upload != nil {
+			loids = append(loids, p.upload.loid)
+		}
+	}
+	if loids == nil {
+		return
+	}
+	b.Queue("WITH gone AS (DELETE FROM zeolite_upload WHERE loid = ANY($1) RETURNING 1) SELECT count(*) FROM gone", loids).
+		QueryRow(func(row pgx.Row) error {
+			var n int
+			if err := row.Scan(&n); err != nil {
+				return err
+			}
+			if n != len(loids) {
+				return &zeolite.StorageError{Message: "postgres: the upload of a blob was removed as the remains of a server that died"}
+			}
+			return nil
+		})
+}
+
+// queueUndo makes sure that no pack removes what an undo gives back.
+func (t *txn) queueUndo(b *pgx.Batch) {
+	if len(t.undone) == 0 {
+		return
+	}
+	b.Queue("SELECT pg_try_advisory_xact_lock_shared($1::bigint)", packLock).QueryRow(func(row pgx.Row) error {
+		var locked bool
+		if err := row.Scan(&locked); err != nil {
+			return err
+		}
+		if !locked {
+			return &zeolite.UndoError{Reason: "the database is being packed"}
+		}
+		return nil
+	})
+	var tids []int64
+	for tid := range t.undone {
+		tids = append(tids, int64(tid))
+	}
+	b.Queue("SELECT count(*) FROM transaction WHERE tid = ANY($1) AND NOT packed", tids).QueryRow(func(row pgx.Row) error {
+		var n int
+		if err := row.Scan(&n); err != nil {
+			return err
+		}
+		if n != len(tids) {
+			return &zeolite.UndoError{Reason: "a transaction was packed meanwhile"}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,50 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/zrpc"
+)
+
+// watched is a storage in which others commit too.
+type watched struct {
+	zeolite.Storage
+	publish zeolite.Publish
+	lost    func()
+}
+
+func (w *watched) Watch(publish zeolite.Publish, lost func()) { w.publish, w.lost = publish, lost }
+
+// TestWatcher has somebody else commit in the storage that is served.
+func TestWatcher(t *testing.T) {
+	w := &watched{Storage: newMemory(t)}
+	s := startServer(t, w, Options{})
+	tid := zeolite.TIDFromTime(time.Now().Add(time.Hour))
+
+	p := s.connect(t, zrpc.Pickle)
+	visible := false
+	w.publish(tid, []zeolite.OID{7}, func() { visible = true })
+	if !visible {
+		t.Error("the transaction was not made visible")
+	}
+	c := connectStubs(t, s.addr)
+	if last, err := c.LastTransaction(context.Background()); err != nil || last != tid {
+		t.Errorf("lastTransaction = %v, %v, want %v", last, err, tid)
+	}
+
+	// When changes are lost everybody has to come back, and cannot before it
+	// is known again what there is.
+	w.lost()
+	p.waitClosed()
+	if err := tryRegister(t, s.addr); !errors.As(err, new(*zrpc.ConnError)) {
+		t.Errorf("register while changes are lost: %v", err)
+	}
+	w.publish(tid+5, nil, func() {})
+	if err := tryRegister(t, s.addr); err != nil {
+		t.Errorf("register afterwards: %v", err)
+	}
+}
