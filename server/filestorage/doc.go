@@ -24,10 +24,10 @@
 // the file at that position, and follow pointers to older records if they
 // must.
 //
-// An object costs 8 to 11 bytes in the index if oids are close to each other, as
-// they are when they are handed out one after the other, and about 130 if no
-// other oid is within 4096 of it. Packing needs two such indexes more, and
-// checking one; nothing else grows with the number of objects.
+// An object costs 8 to 10 bytes in the index if oids are close to each other, as
+// they are when they are handed out one after the other, and about 100 if no
+// other oid is near it (the 4096 neighbours share a bucket). Packing needs two
+// such indexes more; nothing else grows with the number of objects.
 //
 // # Opening
 //

@@ -34,11 +34,15 @@ func (p *packer) mark() error {
 	var oids []zeolite.OID
 	var next []int64
 	done, total := int64(0), int64(p.current.len())
+	w := newWindow(p.g.file)
 	for len(level) > 0 {
 		slices.Sort(level)
 		next = next[:0]
+		// Where records are close to each other, reading what is between
+		// them costs less than a call for each.
+		near := (level[len(level)-1]-level[0])/int64(len(level)) < windowSize/4
 		for _, pos := range level {
-			h, data, err := p.recordAt(pos, p.buf[:])
+			h, data, err := p.recordNear(w, pos, near)
 			if err != nil {
 				return err
 			}
@@ -124,6 +128,27 @@ func (p *packer) recordAt(pos int64, buf []byte) (recHeader, []byte, error) {
 		return h, nil, err
 	}
 	data, err := p.g.readData(h, buf, n)
+	return h, data, err
+}
+
+// recordNear is recordAt through a window if more records near pos will be
+// read. The data is valid until the next call.
+func (p *packer) recordNear(w *window, pos int64, near bool) (recHeader, []byte, error) {
+	if !near {
+		return p.recordAt(pos, p.buf[:])
+	}
+	b, err := w.need(pos, recHdrLen+backLen)
+	if err != nil {
+		return recHeader{}, nil, err
+	}
+	h := parseRecHeader(b, pos)
+	if h.dataLen == 0 || h.dataLen > windowSize/2 {
+		return p.recordAt(pos, p.buf[:])
+	}
+	if err := h.check(h.oid, p.g.bound.Load()); err != nil {
+		return h, nil, err
+	}
+	data, err := w.need(pos+recHdrLen, int(h.dataLen))
 	return h, data, err
 }
 

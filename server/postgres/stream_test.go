@@ -64,7 +64,7 @@ func TestStreamIsLazyAndAlone(t *testing.T) {
 
 // However a reader ends, its connection comes back, outside of a transaction.
 func TestStreamsGiveConnectionsBack(t *testing.T) {
-	s, a, data, tid := streaming(t, Options{StreamConns: 4, StreamPatience: 20 * time.Millisecond, SpoolLimit: 2 << 20, SpoolDir: t.TempDir()}, 2<<20+17)
+	s, a, data, tid := streaming(t, Options{StreamConns: 4, StreamPatience: 4 * time.Millisecond, SpoolLimit: 2 << 20, SpoolDir: t.TempDir()}, 2<<20+17)
 	rounds := 1000
 	if testing.Short() {
 		rounds = 100
