@@ -145,6 +145,14 @@ type Txn interface {
 	Abort()
 }
 
+// Rewriter is a Txn that learns only from Vote which objects get another state
+// than was stored: those that an Undo changes, which Undo does not return then,
+// or that a server behind it resolved.
+type Rewriter interface {
+	// Rewritten returns these objects, once Vote succeeded.
+	Rewritten() []OID
+}
+
 // Publish is called by a storage exactly once for each transaction it commits,
 // in TID order over all transactions, when the transaction is durable and
 // before any load can show it. oids are the objects that changed, each once.

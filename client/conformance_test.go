@@ -76,10 +76,13 @@ func (p packs) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOptio
 	p.back.gc = opts.GC
 	p.back.mu.Unlock()
 	opts.GC = nil
-	err := p.Storage.Pack(ctx, tid, opts)
-	files, _ := filepath.Glob(filepath.Join(p.blobs, "*", "*.blob"))
+	defer forgetBlobs(p.blobs)
+	return p.Storage.Pack(ctx, tid, opts)
+}
+
+func forgetBlobs(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*", "*.blob"))
 	for _, f := range files {
 		os.Remove(f)
 	}
-	return err
 }

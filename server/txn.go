@@ -188,7 +188,11 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if len(r.conflicts) > 0 {
 		return r.result, nil
 	}
-	return r.result, t.voted.Vote(ctx)
+	err = t.voted.Vote(ctx)
+	if remote, ok := t.voted.(zeolite.Rewriter); ok && err == nil {
+		r.result.Changed = append(r.result.Changed, remote.Rewritten()...)
+	}
+	return r.result, err
 }
 
 // lock gets the locks that a transaction needs, unless it has them since an
