@@ -26,7 +26,7 @@ func TestForeignDatabases(t *testing.T) {
 	}{
 		"empty and read-only": {"", true, "no tables of a ZODB database"},
 		"somebody else's": {`CREATE TABLE transaction (id serial, amount numeric, tid text)`, false,
-			"there is no object_state, transaction has no column description"},
+			"there is no zoid_seq, transaction has no column description"},
 		"history-free": {`CREATE TABLE object_state (zoid bigint PRIMARY KEY, tid bigint, state_size bigint, state bytea);
 			CREATE TABLE blob_chunk (zoid bigint, chunk_num bigint, tid bigint, chunk oid); CREATE SEQUENCE zoid_seq`, false, "history-free"},
 		"RelStorage 2": {`CREATE TABLE transaction (tid bigint PRIMARY KEY, packed boolean, empty boolean, username bytea, description bytea, extension bytea)`,
