@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,37 +50,28 @@ func blob(args []string) error {
 		defer os.RemoveAll(t.blobs)
 	}
 	t.progress = func(p client.BlobProgress) { bar.bar("downloading", p.Done, p.Total, byteCount) }
-	ctx, stop := interruptible()
-	defer stop()
-	storage, err := t.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer storage.Close()
-	blobs, ok := storage.(zeolite.BlobStorage)
-	if !ok {
-		return zeolite.ErrUnsupported
-	}
-	before := zeolite.MaxTID
-	if tid != 0 {
-		before = tid + 1
-	}
-	rev, err := storage.LoadBefore(ctx, oid, before)
-	if err != nil {
-		return err
-	}
-	b, err := blobs.OpenBlob(ctx, oid, rev.TID)
-	bar.clear()
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	content := io.NewSectionReader(b, 0, b.Size())
-	if *output == "" {
-		_, err = io.Copy(os.Stdout, content)
-		return err
-	}
-	return writeWhole(*output, content)
+	return t.use(func(ctx context.Context, storage zeolite.Storage) error {
+		rev, err := loadAsOf(ctx, storage, oid, tid)
+		if err != nil {
+			return err
+		}
+		blobs, ok := storage.(zeolite.BlobStorage)
+		if !ok {
+			return zeolite.ErrUnsupported
+		}
+		b, err := blobs.OpenBlob(ctx, oid, rev.TID)
+		bar.clear()
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		content := io.NewSectionReader(b, 0, b.Size())
+		if *output == "" {
+			_, err = io.Copy(os.Stdout, content)
+			return err
+		}
+		return writeWhole(*output, content)
+	})
 }
 
 // writeWhole writes a file that appears under its name only when it is whole.

@@ -7,18 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
 )
-
-// interruptible is a context that a signal ends.
-func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-}
 
 const logHelp = `List the transactions of a database, oldest first: tid, time, number of records,
 user and description. The database is a Data.fs or the address of a server.
@@ -45,25 +38,25 @@ func logCommand(args []string) error {
 		}
 		start = zeolite.TIDFromTime(when)
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	storage, err := t.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer storage.Close()
+	return t.use(func(ctx context.Context, storage zeolite.Storage) error {
+		return listTransactions(ctx, storage, start, *last, *records)
+	})
+}
+
+// listTransactions prints transactions from a tid on, or only the last of them.
+func listTransactions(ctx context.Context, storage zeolite.Storage, start zeolite.TID, last int, records bool) error {
 	out := bufio.NewWriter(os.Stdout)
 	var kept []string
 	for txn, err := range storage.Transactions(ctx, start, zeolite.MaxTID) {
 		if err != nil {
 			return errors.Join(err, out.Flush())
 		}
-		text, err := describeTransaction(txn, *records)
+		text, err := describeTransaction(txn, records)
 		if err != nil {
 			return err
 		}
-		if *last > 0 {
-			if kept = append(kept, text); len(kept) > *last {
+		if last > 0 {
+			if kept = append(kept, text); len(kept) > last {
 				kept = kept[1:]
 			}
 			continue
@@ -131,23 +124,23 @@ func load(args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	storage, err := t.open(ctx)
-	if err != nil {
+	return t.use(func(ctx context.Context, storage zeolite.Storage) error {
+		rev, err := loadAsOf(ctx, storage, oid, tid)
+		if err == nil {
+			_, err = os.Stdout.Write(rev.Data)
+		}
 		return err
-	}
-	defer storage.Close()
+	})
+}
+
+// loadAsOf loads the revision that was current at a transaction, or now if the
+// tid is zero.
+func loadAsOf(ctx context.Context, storage zeolite.Storage, oid zeolite.OID, tid zeolite.TID) (zeolite.Revision, error) {
 	before := zeolite.MaxTID
 	if tid != 0 {
 		before = tid + 1
 	}
-	rev, err := storage.LoadBefore(ctx, oid, before)
-	if err != nil {
-		return err
-	}
-	_, err = os.Stdout.Write(rev.Data)
-	return err
+	return storage.LoadBefore(ctx, oid, before)
 }
 
 const historyHelp = `List the revisions of an object, newest first: tid, time, size of the record,
@@ -168,21 +161,13 @@ func history(args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	storage, err := t.open(ctx)
-	if err != nil {
+	return t.use(func(ctx context.Context, storage zeolite.Storage) error {
+		revisions, err := storage.History(ctx, oid, *n)
+		for _, r := range revisions {
+			fmt.Printf("%v  %s %8d  %-16q %q\n", r.TID, r.TID.Time().Format(time.DateTime), r.Size, r.User, r.Description)
+		}
 		return err
-	}
-	defer storage.Close()
-	revisions, err := storage.History(ctx, oid, *n)
-	if err != nil {
-		return err
-	}
-	for _, r := range revisions {
-		fmt.Printf("%v  %s %8d  %-16q %q\n", r.TID, r.TID.Time().Format(time.DateTime), r.Size, r.User, r.Description)
-	}
-	return nil
+	})
 }
 
 const tailHelp = `Print each transaction as it is committed: tid, time, and the objects that it
@@ -197,25 +182,20 @@ func tail(args []string) error {
 	if err := parseOne(fs, args, t, "the address of a server"); err != nil {
 		return err
 	}
-	ctx, stop := interruptible()
-	defer stop()
-	storage, err := t.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer storage.Close()
-	watcher, ok := storage.(zeolite.Watcher)
-	if !ok {
-		return &usageError{"tail follows a server; this is a file"}
-	}
-	watcher.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
-		visible()
-		printChange(os.Stdout, tid, oids)
-	}, func() {
-		fmt.Println("(changes were missed while the connection was lost)")
+	return t.use(func(ctx context.Context, storage zeolite.Storage) error {
+		watcher, ok := storage.(zeolite.Watcher)
+		if !ok {
+			return &usageError{"tail follows a server; this is a file"}
+		}
+		watcher.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
+			visible()
+			printChange(os.Stdout, tid, oids)
+		}, func() {
+			fmt.Println("(changes were missed while the connection was lost)")
+		})
+		<-ctx.Done()
+		return nil
 	})
-	<-ctx.Done()
-	return nil
 }
 
 func printChange(w io.Writer, tid zeolite.TID, oids []zeolite.OID) {

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -67,6 +69,23 @@ func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 		Logger:      log,
 		Progress:    t.progress,
 	})
+}
+
+// use opens the storage for f, whose context ends when the user interrupts.
+func (t *target) use(f func(ctx context.Context, s zeolite.Storage) error) error {
+	ctx, stop := interruptible()
+	defer stop()
+	storage, err := t.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer storage.Close()
+	return f(ctx, storage)
+}
+
+// interruptible is a context that a signal ends.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 }
 
 // parseRevision reads OID or OID@TID; without a tid it is zero.

@@ -35,7 +35,7 @@ func startRelStorage(t *testing.T, dsn string) *relstorage {
 	if out, err := exec.Command(python, "-c", "import relstorage, psycopg2").CombinedOutput(); err != nil {
 		peers.Missing(t, "%s has no RelStorage: %v\n%s", python, err, out)
 	}
-	cmd := exec.Command(python, "testdata/relstorage.py", dsn, t.TempDir())
+	cmd := exec.Command(python, "testdata/peer.py", dsn, t.TempDir())
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()
@@ -99,7 +99,7 @@ func digest(data []byte) any {
 	return hex.EncodeToString(sum[:])
 }
 
-// dump is all there is in a storage, as dump in relstorage.py has it.
+// dump is all there is in a storage, as dump in testdata/peer.py has it.
 func dump(t *testing.T, s *Storage) map[string]any {
 	t.Helper()
 	must := func(err error) {
@@ -170,6 +170,7 @@ func rootRecord(refs ...zeolite.OID) []byte { return storagetest.Record("root", 
 func TestRelStorageOpensOurs(t *testing.T) {
 	dsn := pgtest.Database(t)
 	s := storage(t, Options{DSN: dsn})
+	w := watch(t, s)
 	oids, err := s.NewOIDs(t.Context(), 3)
 	if err != nil {
 		t.Fatal(err)
@@ -206,9 +207,11 @@ func TestRelStorageOpensOurs(t *testing.T) {
 	r := startRelStorage(t, dsn)
 	wantSame(t, s, r)
 	// It makes a second root of its own form, and more, over ours.
-	w := watch(t, s)
 	last := r.tid("set", "key", "value")
 	eventually(t, "the commit of RelStorage is published", func() bool { return w.LastTID() >= last })
+	if w.count() == 0 {
+		t.Error("nothing was published to Watch")
+	}
 	r.tid("blob", "blob", 100_000)
 	wantSame(t, s, r)
 	// Its large objects and ours go when their revisions do.

@@ -4,6 +4,7 @@ line of JSON at a time, and answers each with a line of JSON."""
 import hashlib
 import json
 import sys
+import time
 
 import transaction
 import ZODB
@@ -27,6 +28,19 @@ class Peer:
         self.storage = RelStorage(PostgreSQLAdapter(dsn=dsn, options=options), options=options)
         self.db = ZODB.DB(self.storage)
 
+    def fresh(self):
+        """A storage that sees what the database has now."""
+        storage = self.storage.new_instance()
+        storage.poll_invalidations()
+        return storage
+
+    def last(self):
+        storage = self.fresh()
+        try:
+            return storage.lastTransaction().hex()
+        finally:
+            storage.release()
+
     def root(self):
         self.connection = self.db.open()
         self.connection.sync()
@@ -36,7 +50,7 @@ class Peer:
         transaction.get().note(note)
         transaction.commit()
         self.connection.close()
-        return self.storage.lastTransaction().hex()
+        return self.last()
 
     def fill(self):
         """A history with all that a history can have."""
@@ -56,7 +70,7 @@ class Peer:
             self.db.undo(self.db.undoLog(0, 1)[0]["id"])
             transaction.get().note("undo")
             transaction.commit()
-        return self.storage.lastTransaction().hex()
+        return self.last()
 
     def set(self, key, value):
         self.root()[key] = value
@@ -90,19 +104,19 @@ class Peer:
             return "conflict"
 
     def pack(self):
-        self.storage.pack(self.storage._adapter and __import__("time").time() + 10, referencesf)
+        self.storage.pack(time.time() + 10, referencesf)
 
     def dump(self):
         """All there is: transactions, current records, histories, blobs."""
-        self.storage.poll_invalidations() if hasattr(self.storage, "poll_invalidations") else None
+        storage = self.fresh()
         transactions, oids, blobs = [], set(), {}
-        for t in self.storage.iterator():
+        for t in storage.iterator():
             records = []
             for r in t:
                 oids.add(r.oid)
                 records.append([u64(r.oid), digest(r.data)])
                 if r.data is not None and b"ZODB.blob" in r.data[:40]:
-                    with open(self.storage.loadBlob(r.oid, t.tid), "rb") as f:
+                    with open(storage.loadBlob(r.oid, t.tid), "rb") as f:
                         blobs["%d@%s" % (u64(r.oid), t.tid.hex())] = digest(f.read())
             status = t.status if isinstance(t.status, str) else t.status.decode()
             transactions.append([t.tid.hex(), status, t.user.decode(), t.description.decode(), sorted(records)])
@@ -110,11 +124,12 @@ class Peer:
         for oid in oids:
             name = str(u64(oid))
             try:
-                data, tid, end = self.storage.loadBefore(oid, maxtid)
+                data, tid, end = storage.loadBefore(oid, maxtid)
                 current[name] = [tid.hex(), digest(data)]
             except POSKeyError:
                 current[name] = None
-            history[name] = [[h["tid"].hex(), h["size"]] for h in self.storage.history(oid, size=1000)]
+            history[name] = [[h["tid"].hex(), h["size"]] for h in storage.history(oid, size=1000)]
+        storage.release()
         return dict(transactions=transactions, current=current, history=history, blobs=blobs)
 
 
