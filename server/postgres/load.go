@@ -26,7 +26,8 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		if oid > maxOID {
 			return &zeolite.NotFoundError{OID: oid}
 		}
-		horizon := s.within(zeolite.MaxTID)
+		seen := s.publisher.horizon()
+		horizon := int64(seen)
 		limit := min(int64(min(max(before, 1)-1, zeolite.MaxTID)), horizon)
 		err := conn.QueryRow(ctx, `SELECT r.tid, r.state, coalesce((
 				SELECT n.tid FROM object_state n WHERE n.zoid = $1 AND n.tid > r.tid AND n.tid <= $3 ORDER BY n.tid LIMIT 1), 0)
@@ -45,6 +46,8 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 			return err
 		case err == nil && rev.Data == nil:
 			return &zeolite.NotFoundError{OID: oid}
+		case err == nil && rev.End == zeolite.ZeroTID:
+			s.serials.loaded(oid, rev.TID, seen, &s.publisher)
 		}
 		return err
 	})

@@ -39,6 +39,7 @@ func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
 	if len(oids) == n {
 		if _, leave, err := s.enter(ctx); err == nil {
 			leave()
+			s.serials.fresh(oids)
 			return oids, nil
 		}
 	}
@@ -67,7 +68,9 @@ func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
 		a.left = append(a.left, oids...)
 		return nil, err
 	}
-	return a.take(n, oids), nil
+	oids = a.take(n, oids)
+	s.serials.fresh(oids)
+	return oids, nil
 }
 
 // take moves oids to what is handed out, until that are n.

@@ -12,15 +12,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// testLog writes to the log of a test.
-type testLog struct{ t testing.TB }
-
-func (l testLog) Write(p []byte) (int, error) {
-	l.t.Log(string(p))
-	return len(p), nil
-}
-
-// opened opens a storage that logs to the test. The caller closes it.
+// opened opens a storage, which the caller closes.
 func opened(t testing.TB, opts Options) *Storage {
 	t.Helper()
 	if opts.Logger == nil {

@@ -23,14 +23,16 @@ type publisher struct {
 	mu      sync.Mutex // held while transactions are published
 	publish zeolite.Publish
 	lost    func()
-	opened  zeolite.TID // the horizon at the start
+	opened  zeolite.TID                      // the horizon at the start
+	shown   func(zeolite.TID, []zeolite.OID) // told after each publication
 
 	mineMu sync.Mutex
 	mine   map[zeolite.TID]*commit
 }
 
-func (p *publisher) init(last zeolite.TID) {
+func (p *publisher) init(last zeolite.TID, shown func(zeolite.TID, []zeolite.OID)) {
 	p.last.Store(uint64(last))
+	p.shown = shown
 	p.opened = last
 	p.mine = map[zeolite.TID]*commit{}
 }
@@ -70,6 +72,7 @@ func (p *publisher) show(tid zeolite.TID, oids []zeolite.OID, publish zeolite.Pu
 		publish(tid, oids, visible)
 	}
 	visible()
+	p.shown(tid, oids)
 }
 
 // showOurs publishes a commit of our own. It is called with mu held.
@@ -120,9 +123,12 @@ func (s *Storage) catchUp(ctx context.Context, conn *pgx.Conn, upTo zeolite.TID)
 			s.oids.used(c.OIDs)
 			p.show(c.TID, c.OIDs, p.publish)
 		}
-		if packed && p.lost != nil {
+		if packed {
 			// Objects that a pack has collected leave no trace.
-			p.lost()
+			s.serials.forget()
+			if p.lost != nil {
+				p.lost()
+			}
 		}
 	}
 	return nil

@@ -32,6 +32,7 @@ type Storage struct {
 	working sync.WaitGroup
 
 	publisher publisher
+	serials   serials
 	oids      allocator
 	spools    spools
 	owner     int64 // names this server among those that upload
@@ -88,7 +89,7 @@ func (s *Storage) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.publisher.init(last)
+	s.publisher.init(last, s.serials.published)
 	if err := s.estimate(ctx); err != nil {
 		return err
 	}

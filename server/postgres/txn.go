@@ -190,9 +190,14 @@ func (t *txn) store(ctx context.Context, call string, oid zeolite.OID, serial ze
 	if oid > maxOID {
 		return errOIDTooLarge
 	}
-	current, _, err := t.s.currentObject(ctx, oid)
-	if err != nil {
-		return err
+	var current zeolite.TID
+	if k, ok := t.s.serials.get(oid); ok && k.tid == serial {
+		current = serial // Vote asks the database
+	} else {
+		var err error
+		if current, _, err = t.s.currentObject(ctx, oid); err != nil {
+			return err
+		}
 	}
 	if current != zeolite.ZeroTID && current != serial {
 		return t.s.conflict(ctx, &zeolite.ConflictError{OID: oid, Committed: current, Seen: serial})
@@ -229,6 +234,9 @@ func (t *txn) check(ctx context.Context, call string, oid zeolite.OID, serial ze
 	}
 	if oid > maxOID {
 		return &zeolite.NotFoundError{OID: oid}
+	}
+	if k, ok := t.s.serials.get(oid); ok && k.live && k.tid == serial {
+		return nil // Vote asks the database
 	}
 	current, gone, err := t.s.currentObject(ctx, oid)
 	switch {

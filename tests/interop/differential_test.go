@@ -69,12 +69,16 @@ func differential(t *testing.T, python string, first, count int) {
 	}
 	for seed := first; seed < first+count; seed++ {
 		at := filepath.Join(dir, strconv.Itoa(seed))
-		// Python's pack removes all blobs of an object that was garbage at the
-		// time packed to, also later ones; so theirs are not looked at.
 		wantNoDamage(t, filepath.Join(at, "theirs/Data.fs"), "")
-		for _, sub := range []string{"ours", "new"} {
-			wantNoDamage(t, filepath.Join(at, sub, "Data.fs"), filepath.Join(at, sub, "blobs"))
+		wantNoDamage(t, filepath.Join(at, "new/Data.fs"), filepath.Join(at, "new/blobs"))
+		// Python's pack removes all blobs of an object that was garbage at the
+		// time packed to, also later ones. So where Python has packed, some
+		// may be missing.
+		blobs := filepath.Join(at, "ours/blobs")
+		if seed%3 == 0 {
+			blobs = ""
 		}
+		wantNoDamage(t, filepath.Join(at, "ours/Data.fs"), blobs)
 	}
 	run("verify")
 }
