@@ -11,5 +11,5 @@
 //
 // Bytes that a dispatcher passes to a method alias the received message and
 // are valid until the method returns. Bytes that a stub returns belong to the
-// caller, unless its comment says that they alias the reply.
+// caller.
 package stubs

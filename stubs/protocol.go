@@ -53,7 +53,7 @@ type StorageServer interface {
 	NewOIDs(ctx context.Context, n int64) ([]zeolite.OID, error)
 
 	// LoadBefore returns the newest revision of oid whose tid is smaller than
-	// before. Errors: *NotFoundError, ErrNotYet. Data aliases the reply.
+	// before. Errors: *NotFoundError, ErrNotYet.
 	//zeo:call loadBefore free hook respond
 	LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error)
 
