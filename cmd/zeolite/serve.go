@@ -281,9 +281,11 @@ func closeStorage(storage zeolite.Storage, log *slog.Logger) error {
 // greet says in plain words what is served and how to connect.
 func (f *serveFlags) greet(out io.Writer, addr net.Addr) {
 	fmt.Fprintf(out, "Serving %s on %s\n", f.file, addr)
-	blobCache := ""
 	if f.blobs != "" {
 		fmt.Fprintf(out, "Blobs are in %s\n", f.blobs)
+	}
+	blobCache := ""
+	if f.blobs != "" || f.postgres != "" {
 		blobCache = `, blob_dir="blob-cache"`
 	}
 	python := fmt.Sprintf("%q", addr.String())

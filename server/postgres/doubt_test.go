@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,8 +25,8 @@ type proxy struct {
 
 	mu    sync.Mutex // guards what follows
 	conns map[net.Conn]struct{}
-	// cut says at which bytes of an answer to break the connection, instead
-	// of handing it on; it is used once.
+	// cut says at which bytes of an answer to break a connection for commits,
+	// instead of handing it on; it is used once.
 	cut []byte
 	// down refuses new connections, and breaks all there are.
 	down   bool
@@ -72,8 +73,18 @@ func (p *proxy) serve() {
 			back.Close()
 		}
 		p.mu.Unlock()
-		p.wg.Go(func() { p.carry(back, front, nil) })
-		p.wg.Go(func() { p.carry(front, back, p.mayPass) })
+		var commits atomic.Bool
+		p.wg.Go(func() {
+			p.carry(back, front, func(asked []byte) bool {
+				if bytes.Contains(asked, []byte(appCommits)) { // when it introduces itself
+					commits.Store(true)
+				}
+				return true
+			})
+		})
+		p.wg.Go(func() {
+			p.carry(front, back, func(answer []byte) bool { return !commits.Load() || p.mayPass(answer) })
+		})
 	}
 }
 
@@ -84,7 +95,7 @@ func (p *proxy) carry(to, from net.Conn, mayPass func([]byte) bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		if mayPass != nil && !mayPass(buf[:n]) {
+		if !mayPass(buf[:n]) {
 			return
 		}
 		if _, err := to.Write(buf[:n]); err != nil {

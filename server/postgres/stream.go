@@ -25,7 +25,7 @@ const (
 	streamTime = 3 * time.Second
 	// streamTries is how often a broken connection is replaced without any
 	// byte being read between.
-	streamTries = 3
+	streamTries = 10
 
 	modeRead = 0x40000 // INV_READ
 )
