@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server"
+	"github.com/zeolite-go/zeolite/server/filestorage"
+	"github.com/zeolite-go/zeolite/server/storagetest"
+)
+
+// zeolite runs a command line and returns its exit code and what it printed.
+func zeoliteCommand(t *testing.T, args ...string) (code int, out string) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = w
+	defer func() { os.Stdout = stdout }()
+	printed := make(chan string)
+	go func() {
+		b, _ := io.ReadAll(r)
+		printed <- string(b)
+	}()
+	code = run(args)
+	w.Close()
+	return code, <-printed
+}
+
+// sample makes a Data.fs with n transactions, the last with a blob, and returns
+// the directory.
+func sample(t *testing.T, n int) (dir string, blob []byte) {
+	t.Helper()
+	dir = t.TempDir()
+	s := openFile(t, dir)
+	defer s.Close()
+	serial := zeolite.ZeroTID
+	for i := range n {
+		serial = commit(t, s, fmt.Sprintf("transaction %d", i), func(ctx context.Context, txn zeolite.Txn) error {
+			return txn.Store(ctx, 0, serial, storagetest.Record(fmt.Sprint("root ", i), 1))
+		})
+	}
+	blob = bytes.Repeat([]byte("a blob of some size "), 20_000)
+	commit(t, s, "blob", func(ctx context.Context, txn zeolite.Txn) error {
+		upload, err := s.CreateBlob(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := upload.Write(blob); err != nil {
+			return err
+		}
+		if err := upload.Complete(); err != nil {
+			return err
+		}
+		return txn.StoreBlob(ctx, 1, 0, storagetest.BlobRecord(), upload)
+	})
+	return dir, blob
+}
+
+func openFile(t *testing.T, dir string) *filestorage.Storage {
+	t.Helper()
+	s, err := filestorage.Open(filepath.Join(dir, "Data.fs"), filestorage.Options{BlobDir: filepath.Join(dir, "blobs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func commit(t *testing.T, s zeolite.Storage, description string, do func(context.Context, zeolite.Txn) error) zeolite.TID {
+	t.Helper()
+	ctx := t.Context()
+	txn, err := s.Begin(ctx, zeolite.TxnMeta{User: []byte("user"), Description: []byte(description)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer txn.Abort()
+	if err := do(ctx, txn); err != nil {
+		t.Fatal(err)
+	}
+	if err := txn.Vote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tid, err := txn.Finish(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tid
+}
+
+// served serves a sample and returns the address.
+func served(t *testing.T, dir string) string {
+	t.Helper()
+	storage := openFile(t, dir)
+	srv := server.New(server.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err := srv.AddStorage("1", storage); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		<-done
+		if err := storage.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// TestCommandsOnFileAndServer runs what shows a database, on a file and on a
+// server: it prints the same.
+func TestCommandsOnFileAndServer(t *testing.T) {
+	dir, blob := sample(t, 3)
+	file := filepath.Join(dir, "Data.fs")
+	onFile := map[string]string{}
+	commands := map[string][]string{
+		"log":      {"log"},
+		"log -n":   {"log", "-n", "2", "-records"},
+		"history":  {"history", "", "0"},
+		"load":     {"load", "", "0x00"},
+		"blob get": {"blob", "get", "", "1", "-b", filepath.Join(dir, "blobs")},
+	}
+	with := func(args []string, target string) []string {
+		args = append([]string(nil), args...)
+		for i, a := range args {
+			if a == "" {
+				args[i] = target
+				return args
+			}
+		}
+		return append(args, target)
+	}
+	for name, args := range commands {
+		code, out := zeoliteCommand(t, with(args, file)...)
+		if code != 0 || out == "" {
+			t.Errorf("%s: exit code %d, printed %q", name, code, out)
+		}
+		onFile[name] = out
+	}
+	if got := strings.Count(onFile["log"], "\n"); got != 4 {
+		t.Errorf("log printed %d lines:\n%s", got, onFile["log"])
+	}
+	if onFile["load"] != string(storagetest.Record("root 2", 1)) {
+		t.Errorf("load printed %q", onFile["load"])
+	}
+	if onFile["blob get"] != string(blob) {
+		t.Errorf("blob get printed %d bytes", len(onFile["blob get"]))
+	}
+
+	addr := served(t, dir)
+	commands["blob get"] = []string{"blob", "get", "", "1"}
+	for name, args := range commands {
+		code, out := zeoliteCommand(t, with(args, addr)...)
+		if code != 0 || out != onFile[name] {
+			t.Errorf("%s from a server: exit code %d, printed %.200q, not %.200q", name, code, out, onFile[name])
+		}
+	}
+	if code, out := zeoliteCommand(t, "ping", addr); code != 0 || !strings.Contains(out, `"last-transaction"`) {
+		t.Errorf("ping: exit code %d, printed %q", code, out)
+	}
+	if code, out := zeoliteCommand(t, "pack", addr); code != 0 || !strings.Contains(out, "Packed") {
+		t.Errorf("pack: exit code %d, printed %q", code, out)
+	}
+	if code, out := zeoliteCommand(t, "history", addr, "0"); code != 0 || strings.Count(out, "\n") != 1 {
+		t.Errorf("history after a pack: exit code %d, printed %q", code, out)
+	}
+}
+
+// TestCopy copies a database, goes on with a copy that is behind, and refuses
+// to write into one that is something else.
+func TestCopy(t *testing.T) {
+	dir, _ := sample(t, 5)
+	file, blobs := filepath.Join(dir, "Data.fs"), filepath.Join(dir, "blobs")
+	to := t.TempDir()
+	args := []string{"copy", file, filepath.Join(to, "Data.fs"), "-src-blobs", blobs, "-dst-blobs", filepath.Join(to, "blobs")}
+	code, out := zeoliteCommand(t, args...)
+	if code != 0 || !strings.Contains(out, "Copied 6 transactions") || !strings.Contains(out, "the copy is equal") {
+		t.Fatalf("exit code %d, printed %q", code, out)
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(to, "Data.fs")); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the copy has %d bytes, %v; the original %d", len(got), err, len(want))
+	}
+
+	s := openFile(t, dir)
+	serial, err := s.CurrentTID(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, "one more", func(ctx context.Context, txn zeolite.Txn) error {
+		return txn.Store(ctx, 0, serial, storagetest.Record("more", 1))
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	code, out = zeoliteCommand(t, args...)
+	if code != 0 || !strings.Contains(out, "Went on after") || !strings.Contains(out, "Copied 1 transactions") {
+		t.Errorf("second time: exit code %d, printed %q", code, out)
+	}
+
+	other, _ := sample(t, 1)
+	args[2] = filepath.Join(other, "Data.fs")
+	args[6] = filepath.Join(other, "blobs")
+	if code, out = zeoliteCommand(t, args...); code != 1 {
+		t.Errorf("copy into another database: exit code %d, printed %q", code, out)
+	}
+}
+
+// TestWrongCommandLines gives the exit code 2 to what cannot be meant.
+func TestWrongCommandLines(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"dance"}, {"log"}, {"load", "x.fs"}, {"load", "x.fs", "oid"}, {"history", "x.fs", "0x1@2"}, {"blob"}, {"blob", "put"},
+		{"copy", "a.fs"}, {"ping"}, {"pack", "--days", "-1", "x.fs"}, {"serve", "extra"}, {"serve", "-t", "-1"}, {"serve", "--check"},
+		{"serve", "-a", "host:port"}, {"serve", "-C", "x", "-f", "y"}, {"serve", "--max-record", "much"}, {"log", "--since", "soon", "x.fs"},
+	} {
+		if code, _ := zeoliteCommand(t, args...); code != 2 {
+			t.Errorf("zeolite %s: exit code %d, want 2", strings.Join(args, " "), code)
+		}
+	}
+}
