@@ -84,7 +84,7 @@ func testStoreConflict(e *env) {
 // A conflict is over when the object is stored again with the right serial.
 func testResolveConflict(e *env) {
 	if e.h.Remote {
-		e.Skip("which conflicts may be resolved is between the peers")
+		e.doesNotApply("which conflicts may be resolved is between the peers")
 	}
 	oid := e.oid()
 	first := e.store(oid, 0, Record("first"))

@@ -22,7 +22,7 @@ var undoTests = []test{
 
 func testUndoUnsupported(e *env) {
 	if e.s.Info().Undo {
-		e.Skip("the storage can undo")
+		e.doesNotApply("the storage can undo")
 	}
 	tid := e.store(e.oid(), 0, Record("x"))
 	err := e.refused(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
