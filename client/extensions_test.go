@@ -25,17 +25,17 @@ func randomBytes(n int) []byte {
 // often as that happens.
 func TestResumeDownload(t *testing.T) {
 	w, _, proxy := blobClients(t)
-	const chunks = 64
+	const chunks = 256 // more than the kernel holds on the way
 	blob := randomBytes(chunks * stubs.ChunkSize)
 	tid := putBlob(t, w, 1, 0, blob)
 
 	o := testOptions(t, proxy.Addr().String())
 	o.BlobDir = filepath.Join(t.TempDir(), "cache")
-	cuts := []int64{chunks / 4, chunks / 2, chunks - 1} // in chunks
+	cuts := []int64{chunks / 8, chunks / 4, chunks - 1} // in chunks
 	o.Progress = func(p BlobProgress) {
 		if len(cuts) > 0 && p.Done >= cuts[0]*stubs.ChunkSize {
 			cuts = cuts[1:]
-			go proxy.Drop()
+			proxy.Drop()
 		}
 	}
 	r := open(t, o)
@@ -57,7 +57,7 @@ func TestResumeDownload(t *testing.T) {
 // the right checksum.
 func TestResumeChecksTheWhole(t *testing.T) {
 	w, _, proxy := blobClients(t)
-	blob := randomBytes(16 * stubs.ChunkSize)
+	blob := randomBytes(256 * stubs.ChunkSize) // more than the kernel holds on the way
 	tid := putBlob(t, w, 1, 0, blob)
 
 	o := testOptions(t, proxy.Addr().String())
@@ -79,7 +79,7 @@ func TestResumeChecksTheWhole(t *testing.T) {
 		_, err = f.WriteAt([]byte{^blob[100]}, 100)
 		must(t, err)
 		must(t, f.Close())
-		go proxy.Drop()
+		proxy.Drop()
 	}
 	r := open(t, o)
 	waitTID(t, r, tid)
