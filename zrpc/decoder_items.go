@@ -271,8 +271,11 @@ func (d *Decoder) Raw() []byte {
 	}
 	size, ok := skipMsgpack(d.buf[d.pos:], d.lim.withDefaults().MaxDepth)
 	if !ok {
-		d.wrong("a value")
-		return nil
+		var err error
+		if _, size, err = readMsgpack(d.buf, d.pos, d.lim); err != nil {
+			d.wrong("a value")
+			return nil
+		}
 	}
 	end := d.pos + size
 	raw := d.buf[d.pos:end:end]

@@ -3,6 +3,7 @@ package zrpc
 import (
 	"encoding/binary"
 	"math"
+	"unicode/utf8"
 )
 
 // The first bytes of msgpack values. The fix forms hold a length or a number
@@ -203,7 +204,9 @@ func (d *Decoder) msgpackArray(n int) {
 	}
 }
 
-// skipMsgpack returns the length of the whole value at the start of b.
+// skipMsgpack returns the length of the whole value at the start of b. It
+// vouches for the value: text in it is UTF-8. Maps, whose keys need a closer
+// look, are not ok; readMsgpack takes it.
 func skipMsgpack(b []byte, depth int) (size int, ok bool) {
 	// items counts the values still to be passed at each open level.
 	pos, items := 0, uint64(1)
@@ -234,12 +237,11 @@ func skipMsgpack(b []byte, depth int) (size int, ok bool) {
 		case c >= mpBin8 && c <= mpBin32:
 			_, sz, ok = scanMsgpackBin(rest)
 		case c&0xe0 == mpFixStr, c >= mpStr8 && c <= mpStr32:
-			_, sz, ok = scanMsgpackStr(rest)
+			var text []byte
+			text, sz, ok = scanMsgpackStr(rest)
+			ok = ok && utf8.Valid(text)
 		case c&0xf0 == mpFixArray, c == mpArray16, c == mpArray32:
 			n, sz, ok = scanMsgpackArray(rest)
-		case c&0xf0 == mpFixMap, c == mpMap16, c == mpMap32:
-			n, sz, ok = scanMsgpackMap(rest)
-			n *= 2
 		default:
 			return 0, false
 		}
