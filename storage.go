@@ -199,19 +199,6 @@ type CurrentRecord struct {
 	More bool
 }
 
-// TxnMeta is what a writer says about a transaction. User and Description are
-// UTF-8 by convention, at most 65535 bytes each. Extension is empty or the
-// pickle (protocol 3 or lower) of a dict, at most 65535 bytes.
-type TxnMeta struct {
-	User, Description, Extension []byte
-	// TID is zero, except when a transaction is copied with its identity; it
-	// must then be later than the storage's last.
-	TID TID
-	// Status is zero for normal transactions, else the status byte to keep
-	// when one is copied (' ' or 'p').
-	Status byte
-}
-
 // TransactionInfo describes a stored transaction.
 type TransactionInfo struct {
 	TID TID

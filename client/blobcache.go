@@ -170,36 +170,18 @@ func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID
 // open opens a blob that is there, and notes that it was used.
 func (b *blobCache) open(k blobKey) (zeolite.Blob, error) {
 	path := b.path(k)
-	file, err := os.Open(path)
+	blob, err := zeolite.OpenFileBlob(path)
 	if err != nil {
-		return nil, err
-	}
-	st, err := file.Stat()
-	if err != nil {
-		file.Close()
 		return nil, err
 	}
 	if b.layout == layoutCache {
 		// File systems are often mounted so that reading leaves no trace. A
 		// file of another user cannot be marked; it is just older then.
-		_ = os.Chtimes(path, time.Now(), st.ModTime())
+		var asItIs time.Time
+		_ = os.Chtimes(path, time.Now(), asItIs)
 	}
-	return &openBlob{file, st.Size()}, nil
+	return blob, nil
 }
-
-// openBlob is a blob that somebody reads. It is used by one goroutine at a
-// time.
-type openBlob struct {
-	file *os.File
-	size int64
-}
-
-func (b *openBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
-func (b *openBlob) Size() int64                             { return b.size }
-func (b *openBlob) Close() error                            { return b.file.Close() }
-
-// File returns the blob's file, to be read by offset until Close.
-func (b *openBlob) File() *os.File { return b.file }
 
 // keep moves the file of a committed upload to its place.
 func (b *blobCache) keep(u *upload, k blobKey) error {

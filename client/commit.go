@@ -61,7 +61,7 @@ func (t *Txn) vote(ctx context.Context) error {
 	if l.readOnly {
 		return zeolite.ErrReadOnly
 	}
-	if err := t.s.checkTID(t.meta.TID); err != nil {
+	if err := zeolite.CheckTID(t.meta.TID, t.s.LastTID()); err != nil {
 		return err
 	}
 	t.link = l

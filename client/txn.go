@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
-	"math"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
@@ -41,8 +39,6 @@ const (
 	txnEnded
 )
 
-const maxMeta = math.MaxUint16
-
 // Begin implements zeolite.Storage. It does not need a connection. The
 // transaction is a *Txn.
 func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn, error) {
@@ -52,24 +48,14 @@ func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn,
 	case s.opt.ReadOnly || s.opt.ReadOnlyFallback && s.Info().ReadOnly:
 		return nil, zeolite.ErrReadOnly
 	}
-	if err := s.checkTID(meta.TID); err != nil {
+	if err := meta.Check(); err != nil {
 		return nil, err
 	}
-	for what, b := range map[string][]byte{"user": meta.User, "description": meta.Description, "extension": meta.Extension} {
-		if len(b) > maxMeta {
-			return nil, &zeolite.StorageError{Message: fmt.Sprintf("the %s of a transaction may have %d bytes, not %d", what, maxMeta, len(b))}
-		}
+	// Python's server would take any TID.
+	if err := zeolite.CheckTID(meta.TID, s.LastTID()); err != nil {
+		return nil, err
 	}
 	return &Txn{s: s, meta: meta, staging: staging{limit: s.opt.TransactionMemory}}, nil
-}
-
-// checkTID checks the TID that a transaction is to have. Python's server would
-// take any.
-func (s *Storage) checkTID(tid zeolite.TID) error {
-	if last := s.LastTID(); tid != 0 && tid <= last {
-		return &zeolite.StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", tid, last)}
-	}
-	return nil
 }
 
 // open checks that the transaction can still take operations.

@@ -3,7 +3,6 @@ package demostorage
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -22,8 +21,8 @@ type txn struct {
 
 // Begin implements zeolite.Storage.
 func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn, error) {
-	if meta.TID != zeolite.ZeroTID && meta.TID <= s.baseLast {
-		return nil, &zeolite.StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", meta.TID, s.baseLast)}
+	if err := zeolite.CheckTID(meta.TID, s.baseLast); err != nil {
+		return nil, err
 	}
 	inner, err := s.changes.Begin(ctx, meta)
 	if err != nil {

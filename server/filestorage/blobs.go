@@ -195,19 +195,6 @@ func (t *Txn) takeBackBlobs() {
 	}
 }
 
-// openBlob implements zeolite.Blob. It is used by one goroutine at a time.
-type openBlob struct {
-	file *os.File
-	size int64
-}
-
-func (b *openBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
-func (b *openBlob) Size() int64                             { return b.size }
-func (b *openBlob) Close() error                            { return b.file.Close() }
-
-// File returns the file, to be read by offset until Close.
-func (b *openBlob) File() *os.File { return b.file }
-
 // OpenBlob implements zeolite.BlobStorage.
 func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (zeolite.Blob, error) {
 	if err := s.usable(ctx); err != nil {
@@ -220,19 +207,14 @@ func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID
 	if tid > s.LastTID() {
 		return nil, missing // a transaction that is being committed has it
 	}
-	f, err := os.Open(s.blobs.file(oid, tid))
+	b, err := zeolite.OpenFileBlob(s.blobs.file(oid, tid))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing
 	}
 	if err != nil {
 		return nil, blobError("cannot open a blob", err)
 	}
-	st, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, blobError("cannot open a blob", err)
-	}
-	return &openBlob{f, st.Size()}, nil
+	return b, nil
 }
 
 // copyBlob makes an upload with the contents of a committed blob: another name

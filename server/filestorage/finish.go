@@ -180,7 +180,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 
 // prepare lays one transaction out and gives its blobs their names.
 func (s *Storage) prepare(g *generation, t *Txn, tid, last zeolite.TID, pos int64, shared bool, taken map[zeolite.OID]struct{}, dirs *dirSyncs) error {
-	if err := checkTID(tid, last); err != nil {
+	if err := zeolite.CheckTID(tid, last); err != nil {
 		return err
 	}
 	if shared {

@@ -74,34 +74,18 @@ func (r *stagedRecord) len() int64 {
 	return recHdrLen + r.dataLen
 }
 
-// maxText is the longest user, description or extension: their lengths have 16
-// bits.
-const maxText = 1<<16 - 1
-
 // Begin implements zeolite.Storage.
 func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn, error) {
 	if err := s.writable(ctx); err != nil {
 		return nil, err
 	}
-	for _, text := range []struct {
-		what string
-		b    []byte
-	}{{"user name", meta.User}, {"description", meta.Description}, {"extension data", meta.Extension}} {
-		if len(text.b) > maxText {
-			return nil, &zeolite.StorageError{
-				Class:   "ZODB.FileStorage.FileStorage.FileStorageError",
-				Message: fmt.Sprintf("%s of %d bytes is too long: the limit is %d", text.what, len(text.b), maxText),
-			}
-		}
+	if err := meta.Check(); err != nil {
+		return nil, &zeolite.StorageError{Class: "ZODB.FileStorage.FileStorage.FileStorageError", Message: err.Error()}
 	}
-	switch meta.Status {
-	case 0:
+	if meta.Status == 0 {
 		meta.Status = statusNormal
-	case statusNormal, statusPacked:
-	default:
-		return nil, &zeolite.StorageError{Message: fmt.Sprintf("a transaction cannot have status %q", meta.Status)}
 	}
-	if err := s.checkGivenTID(meta.TID); err != nil {
+	if err := zeolite.CheckTID(meta.TID, s.LastTID()); err != nil {
 		return nil, err
 	}
 	t := &Txn{s: s, meta: meta, stage: newStage(s.spillDir(), s.opts.SpillBytes), newest: make(map[zeolite.OID]int)}
@@ -112,21 +96,6 @@ func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn,
 	}
 	t.meta.User, t.meta.Description, t.meta.Extension = nil, nil, nil // they may be the caller's buffers
 	return t, nil
-}
-
-// checkGivenTID checks the TID that a transaction wants to have, if any.
-func (s *Storage) checkGivenTID(tid zeolite.TID) error {
-	if tid == 0 {
-		return nil
-	}
-	return checkTID(tid, s.LastTID())
-}
-
-func checkTID(tid, last zeolite.TID) error {
-	if tid <= last || tid >= zeolite.MaxTID {
-		return &zeolite.StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", tid, last)}
-	}
-	return nil
 }
 
 // enter checks that a call fits the state of the transaction.
@@ -343,7 +312,7 @@ func (t *Txn) Vote(ctx context.Context) error {
 	if err := t.enter(ctx, "Vote", txnOpen); err != nil {
 		return err
 	}
-	if err := t.s.checkGivenTID(t.meta.TID); err != nil {
+	if err := zeolite.CheckTID(t.meta.TID, t.s.LastTID()); err != nil {
 		return err
 	}
 	var lastRecord, size int64

@@ -108,20 +108,6 @@ func (s *Storage) ownUpload(blob zeolite.BlobUpload) (*upload, error) {
 	return u, u.usable()
 }
 
-// openBlob is a committed blob that somebody reads. It is used by one goroutine
-// at a time.
-type openBlob struct {
-	file *os.File
-	size int64
-}
-
-func (b *openBlob) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
-func (b *openBlob) Size() int64                             { return b.size }
-func (b *openBlob) Close() error                            { return b.file.Close() }
-
-// File returns the blob's file, to be read by offset until Close.
-func (b *openBlob) File() *os.File { return b.file }
-
 // OpenBlob implements zeolite.BlobStorage.
 func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID) (zeolite.Blob, error) {
 	if err := s.rlock(ctx); err != nil {
@@ -134,14 +120,9 @@ func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID
 	if r == nil || r.blob == "" {
 		return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
 	}
-	f, err := os.Open(r.blob)
+	b, err := zeolite.OpenFileBlob(r.blob)
 	if err != nil {
 		return nil, &zeolite.StorageError{Message: "cannot open a blob", Err: err}
 	}
-	st, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, &zeolite.StorageError{Message: "cannot open a blob", Err: err}
-	}
-	return &openBlob{f, st.Size()}, nil
+	return b, nil
 }

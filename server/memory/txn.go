@@ -8,10 +8,6 @@ import (
 	"github.com/zeolite-go/zeolite"
 )
 
-// maxMeta is the limit for each of user, description and extension: Data.fs
-// and the protocol's peers count them in 16 bits.
-const maxMeta = 65535
-
 // txn gathers revisions until Finish. It is used by one goroutine at a time,
 // and shares nothing with other transactions.
 type txn struct {
@@ -43,36 +39,13 @@ func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn,
 		return nil, err
 	}
 	defer s.mu.RUnlock()
-	if err := checkMeta(meta, s.last); err != nil {
+	if err := meta.Check(); err != nil {
 		return nil, err
 	}
-	meta.User = slices.Clone(meta.User)
-	meta.Description = slices.Clone(meta.Description)
-	meta.Extension = slices.Clone(meta.Extension)
-	return &txn{s: s, meta: meta, state: open, index: map[zeolite.OID]int{}}, nil
-}
-
-func checkMeta(meta zeolite.TxnMeta, last zeolite.TID) error {
-	for _, m := range []struct {
-		what string
-		text []byte
-	}{{"user", meta.User}, {"description", meta.Description}, {"extension", meta.Extension}} {
-		if len(m.text) > maxMeta {
-			return &zeolite.StorageError{Message: fmt.Sprintf("the %s of a transaction has %d bytes, more than %d", m.what, len(m.text), maxMeta)}
-		}
+	if err := zeolite.CheckTID(meta.TID, s.last); err != nil {
+		return nil, err
 	}
-	if meta.Status != 0 && meta.Status != ' ' && meta.Status != 'p' {
-		return &zeolite.StorageError{Message: fmt.Sprintf("a transaction cannot have status %q", meta.Status)}
-	}
-	return checkTID(meta.TID, last)
-}
-
-// checkTID checks the TID a transaction is to keep, if any.
-func checkTID(tid, last zeolite.TID) error {
-	if tid != zeolite.ZeroTID && (tid <= last || tid >= zeolite.MaxTID) {
-		return &zeolite.StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", tid, last)}
-	}
-	return nil
+	return &txn{s: s, meta: meta.Clone(), state: open, index: map[zeolite.OID]int{}}, nil
 }
 
 // enter begins a call that needs the transaction in the state want. Unless it
@@ -198,7 +171,7 @@ func (t *txn) Vote(ctx context.Context) error {
 		return err
 	}
 	defer t.s.mu.RUnlock()
-	if err := checkTID(t.meta.TID, t.s.last); err != nil {
+	if err := zeolite.CheckTID(t.meta.TID, t.s.last); err != nil {
 		return err
 	}
 	for _, p := range t.records {
@@ -223,7 +196,7 @@ func (t *txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		t.Abort()
 		return 0, err
 	}
-	tid, err := t.meta.TID, checkTID(t.meta.TID, t.s.last)
+	tid, err := t.meta.TID, zeolite.CheckTID(t.meta.TID, t.s.last)
 	if tid == zeolite.ZeroTID {
 		tid = t.s.last.Next(t.s.now())
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -14,10 +13,6 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 )
-
-// maxMeta is the limit for each of user, description and extension: Data.fs
-// and the protocol's peers count them in 16 bits.
-const maxMeta = 65535
 
 // txn gathers revisions until Vote, which takes a connection and locks. It is
 // used by one goroutine at a time, and by Close of its storage.
@@ -77,36 +72,13 @@ func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn,
 		return nil, err
 	}
 	leave()
-	if err := checkMeta(meta, s.publisher.horizon()); err != nil {
+	if err := meta.Check(); err != nil {
 		return nil, err
 	}
-	meta.User = slices.Clone(meta.User)
-	meta.Description = slices.Clone(meta.Description)
-	meta.Extension = slices.Clone(meta.Extension)
-	return &txn{s: s, meta: meta, state: open, index: map[zeolite.OID]int{}, reads: map[zeolite.OID]zeolite.TID{}}, nil
-}
-
-func checkMeta(meta zeolite.TxnMeta, last zeolite.TID) error {
-	for _, m := range []struct {
-		what string
-		text []byte
-	}{{"user", meta.User}, {"description", meta.Description}, {"extension", meta.Extension}} {
-		if len(m.text) > maxMeta {
-			return &zeolite.StorageError{Message: fmt.Sprintf("the %s of a transaction has %d bytes, more than %d", m.what, len(m.text), maxMeta)}
-		}
+	if err := zeolite.CheckTID(meta.TID, s.publisher.horizon()); err != nil {
+		return nil, err
 	}
-	if meta.Status != 0 && meta.Status != ' ' && meta.Status != 'p' {
-		return &zeolite.StorageError{Message: fmt.Sprintf("a transaction cannot have status %q", meta.Status)}
-	}
-	return checkTID(meta.TID, last)
-}
-
-// checkTID checks the TID a transaction is to keep, if any.
-func checkTID(tid, last zeolite.TID) error {
-	if tid != zeolite.ZeroTID && (tid <= last || tid >= zeolite.MaxTID) {
-		return &zeolite.StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", tid, last)}
-	}
-	return nil
+	return &txn{s: s, meta: meta.Clone(), state: open, index: map[zeolite.OID]int{}, reads: map[zeolite.OID]zeolite.TID{}}, nil
 }
 
 // expect checks that the transaction is in the state want. It is called with mu

@@ -19,7 +19,7 @@ func (t *txn) Vote(ctx context.Context) error {
 	if err := t.expect("Vote", open); err != nil {
 		return err
 	}
-	if err := checkTID(t.meta.TID, t.s.publisher.horizon()); err != nil {
+	if err := zeolite.CheckTID(t.meta.TID, t.s.publisher.horizon()); err != nil {
 		return err
 	}
 	for _, p := range t.records {
