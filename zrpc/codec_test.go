@@ -269,6 +269,9 @@ func TestTypedRefuses(t *testing.T) {
 				for _, w := range strings.Fields(c.ok) {
 					want = want || w == name
 				}
+				if c.v == Value("12345678") && name == "id" {
+					want = enc == Pickle // as from a str of Python 2
+				}
 				if (err == nil) != want {
 					t.Errorf("%v: %v read as %s: %v", enc, c.v, name, err)
 				}

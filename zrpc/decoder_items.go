@@ -211,7 +211,8 @@ func (d *Decoder) Bytes() []byte {
 	return s
 }
 
-// ID reads an oid or a tid: a byte string of exactly 8 bytes, big-endian.
+// ID reads an oid or a tid: a byte string of exactly 8 bytes, big-endian, or in
+// pickle a str of Python 2.
 func (d *Decoder) ID() uint64 {
 	b := d.buf[d.pos:]
 	if len(b) >= 10 && b[0] == d.bin8 && b[1] == 8 {
@@ -223,6 +224,14 @@ func (d *Decoder) ID() uint64 {
 }
 
 func (d *Decoder) idSlow() uint64 {
+	if d.tree != nil && d.enc == Pickle {
+		// Libraries that know no pickle of bytes write a str of Python 2,
+		// which is text if it happens to be ASCII.
+		if s, ok := d.tree.peek().(string); ok && len(s) == 8 {
+			d.tree.cur.next++
+			return binary.BigEndian.Uint64([]byte(s))
+		}
+	}
 	b := d.Bytes()
 	if len(b) != 8 {
 		if d.err == nil {

@@ -62,6 +62,7 @@ func TestFallback(t *testing.T) {
 		"lists throughout":     {"\x80\x03](K\x05\x88" + name + "](" + oid + tid + "C\x04data\x8a\x06\x00\x00\x00\x00\x00\x01ee.", true},
 		"long integers":        {"\x80\x03(\x8b\x01\x00\x00\x00\x05\x88" + name + "(" + oid + tid + "C\x04dataI1099511627776\ntt.", true},
 		"name as Python 2 str": {"\x80\x02(K\x05\x88U\x06storea(" + oid + tid + "C\x04data\x8a\x06\x00\x00\x00\x00\x00\x01tt.", true},
+		"ids as Python 2 str":  {"\x80\x02(K\x05\x88" + name + "(U" + oid[1:] + "U" + tid[1:] + "C\x04data\x8a\x06\x00\x00\x00\x00\x00\x01tt.", true},
 		"something popped":     {"\x80\x03(K\x05\x88" + name + "(" + oid + tid + "N0C\x04data\x8a\x06\x00\x00\x00\x00\x00\x01tt.", true},
 	} {
 		d := NewDecoder(Pickle, []byte(in.payload), Limits{})

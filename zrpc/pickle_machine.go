@@ -223,11 +223,11 @@ func (m *pickleMachine) step(op byte) {
 	case opUnicode:
 		m.push(m.unicodeLine())
 	case opShortBinString:
-		m.ascii(m.take(uint64(m.byte())))
+		m.str2(m.take(uint64(m.byte())))
 	case opBinString:
-		m.ascii(m.take(m.uint(4)))
+		m.str2(m.take(m.uint(4)))
 	case opString:
-		m.ascii(m.stringLine())
+		m.str2(m.stringLine())
 	case opShortBinBytes:
 		m.bytes(uint64(m.byte()))
 	case opBinBytes:

@@ -79,12 +79,13 @@ func (m *pickleMachine) text(n uint64) {
 	m.push(string(b))
 }
 
-// ascii pushes the contents of a Python 2 str. Python 3 reads it as ASCII
-// text.
-func (m *pickleMachine) ascii(b []byte) {
+// str2 pushes the contents of a Python 2 str: as text if it is ASCII, which is
+// how Python 3 reads it, else as bytes. Libraries that know no pickle of bytes
+// write oids and tids like this.
+func (m *pickleMachine) str2(b []byte) {
 	for _, c := range b {
 		if c >= utf8.RuneSelf {
-			m.fail("a str of Python 2 that is not ASCII")
+			m.push(b)
 			return
 		}
 	}
