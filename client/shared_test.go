@@ -70,13 +70,17 @@ func goReader(addr, blobs string) {
 	}
 }
 
+// TestMain runs the tests, or what a test has started this program for.
 func TestMain(m *testing.M) {
-	if args := os.Getenv("ZEOLITE_TEST_GO_READER"); args != "" {
-		addr, blobs, _ := strings.Cut(args, " ")
-		goReader(addr, blobs)
-		return
+	as := strings.Fields(os.Getenv("ZEOLITE_TEST_AS"))
+	switch {
+	case len(as) == 0:
+		os.Exit(m.Run())
+	case as[0] == "reader":
+		goReader(as[1], as[2])
+	case as[0] == "cache":
+		cacheUser(as[1], as[2], as[3])
 	}
-	os.Exit(m.Run())
 }
 
 // reader is a process that reads blobs. One goroutine uses it.
@@ -91,7 +95,7 @@ func startReader(t *testing.T, python, host, port, blobs string) *reader {
 	r := &reader{isGo: python == ""}
 	if r.isGo {
 		r.cmd = exec.Command(os.Args[0])
-		r.cmd.Env = append(os.Environ(), "ZEOLITE_TEST_GO_READER="+host+":"+port+" "+blobs)
+		r.cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS=reader "+host+":"+port+" "+blobs)
 	} else {
 		r.cmd = exec.Command(python, "-c", pythonReader, host, port, blobs)
 	}
