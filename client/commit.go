@@ -114,7 +114,7 @@ func (t *Txn) send(ctx context.Context) error {
 
 func (t *Txn) sendOne(ctx context.Context, o *op) error {
 	stub := t.link.stub
-	data, err := t.bytes(o)
+	data, err := t.record(o)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (t *Txn) resolve(ctx context.Context, conflicts []stubs.StoreConflict, roun
 	for _, c := range conflicts {
 		refusal := &zeolite.ConflictError{OID: c.OID, Committed: c.Committed, Seen: c.Seen}
 		i, ok := t.last[c.OID]
-		if !ok || t.s.opt.Resolve == nil || round >= maxRounds || t.ops[i].blob != nil {
+		if !ok || t.s.opt.Resolve == nil || round >= maxRounds || t.blobs[i] != nil {
 			refused = append(refused, refusal)
 			continue
 		}
@@ -192,10 +192,11 @@ func (t *Txn) resolve(ctx context.Context, conflicts []stubs.StoreConflict, roun
 			refused = append(refused, errors.Join(refusal, err))
 			continue
 		}
-		if err := t.add(op{kind: opStore, oid: c.OID, serial: c.Committed}, data); err != nil {
+		o := op{kind: opStore, oid: c.OID, serial: c.Committed}
+		if err := t.add(&o, data); err != nil {
 			return err
 		}
-		if err := t.sendOne(ctx, &t.ops[len(t.ops)-1]); err != nil {
+		if err := t.sendOne(ctx, &o); err != nil {
 			return err
 		}
 		again = true
@@ -407,8 +408,9 @@ func (c *commit) applied() {
 	c.s.oids.taken(oids)
 	_ = c.staging.each(func(o *op) error {
 		// What was spilled is not worth reading again.
-		if (o.kind == opStore || o.kind == opRestore) && o.data != nil && !rewrote[o.oid] {
-			k.insertLocked(o.oid, zeolite.Revision{Data: bytes.Clone(o.data), TID: c.tid})
+		if (o.kind == opStore || o.kind == opRestore) && o.size > 0 && c.staging.records.InMemory(o.off) && !rewrote[o.oid] {
+			record, _ := c.staging.record(o) // in memory nothing fails
+			k.insertLocked(o.oid, zeolite.Revision{Data: bytes.Clone(record), TID: c.tid})
 		}
 		return nil
 	})
@@ -423,12 +425,14 @@ func (c *commit) place() error {
 		return nil
 	}
 	var errs []error
-	_ = c.staging.each(func(o *op) error {
-		if o.blob != nil {
-			errs = append(errs, c.s.blobs.keep(o.blob, blobKey{o.oid, c.tid}))
-		}
-		return nil
-	})
+	if len(c.staging.blobs) > 0 {
+		errs = append(errs, c.staging.each(func(o *op) error {
+			if o.blob != nil {
+				errs = append(errs, c.s.blobs.keep(o.blob, blobKey{o.oid, c.tid}))
+			}
+			return nil
+		}))
+	}
 	c.staging.close()
 	return errors.Join(errs...)
 }

@@ -2,13 +2,12 @@ package client_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net"
-	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/client"
@@ -160,96 +159,121 @@ func ExampleStorage_Watch() {
 	// Output: changed: [0x01]
 }
 
-func ExampleStorage_CreateBlob() {
-	addr, stop := startServer()
-	defer stop()
-	dir, err := os.MkdirTemp("", "example")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	s := connect(client.Options{Addresses: []string{addr}, BlobDir: dir})
-	defer s.Close()
-	ctx := context.Background()
-
-	upload, err := s.CreateBlob(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer upload.Discard() // does nothing after a commit
-	fmt.Fprint(upload, "as many bytes as you like")
-	if err := upload.Complete(); err != nil {
-		log.Fatal(err)
-	}
-	tx, err := s.Begin(ctx, zeolite.TxnMeta{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer tx.Abort()
-	record := []byte("\x80\x03cZODB.blob\nBlob\n.\x80\x03N.") // what Python writes
-	if err := tx.StoreBlob(ctx, 1, 0, record, upload); err != nil {
-		log.Fatal(err)
-	}
-	if err := tx.Vote(ctx); err != nil {
-		log.Fatal(err)
-	}
-	tid, err := tx.Finish(ctx, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-
-	blob, err := s.OpenBlob(ctx, 1, tid)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer blob.Close()
-	text, err := io.ReadAll(io.NewSectionReader(blob, 0, blob.Size()))
-	fmt.Println(string(text), err)
-	// Output: as many bytes as you like <nil>
-}
-
-func ExampleStorage_Outcome() {
+func ExampleStorage_History() {
 	addr, stop := startServer()
 	defer stop()
 	s := connect(client.Options{Addresses: []string{addr}})
 	defer s.Close()
 	ctx := context.Background()
+	serial, _ := commit(ctx, s, 1, zeolite.ZeroTID, "one")
+	commit(ctx, s, 1, serial, "two")
 
-	tid, err := commit(ctx, s, 1, 0, "x")
-	if errors.Is(err, zeolite.ErrInDoubt) {
-		// The connection was lost at the worst moment. Was it committed?
-		tid, err = s.Outcome(ctx, err)
-	}
-	switch {
-	case err != nil:
-		log.Fatal(err)
-	case tid == zeolite.ZeroTID:
-		fmt.Println("not committed")
-	default:
-		fmt.Println("committed")
-	}
-	// Output: committed
-}
-
-func ExampleOptions_resolve() {
-	addr, stop := startServer()
-	defer stop()
-	s := connect(client.Options{
-		Addresses: []string{addr},
-		Resolve: func(_ context.Context, c client.Conflict) ([]byte, error) {
-			return append([]byte("merged "), c.Data...), nil
-		},
-	})
-	defer s.Close()
-	ctx := context.Background()
-
-	first, _ := commit(ctx, s, 1, 0, "first")
-	commit(ctx, s, 1, first, "second")
-	tid, err := commit(ctx, s, 1, first, "third") // did not see the second
+	revisions, err := s.History(ctx, 1, 10)
 	if err != nil {
 		log.Fatal(err)
 	}
-	data, _ := s.LoadSerial(ctx, 1, tid)
-	fmt.Println(string(data))
-	// Output: merged third
+	for _, r := range revisions { // newest first
+		data, err := s.LoadSerial(ctx, 1, r.TID)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s %s: %s\n", r.User, r.Description, data)
+	}
+	// Output:
+	// me wrote two: two
+	// me wrote one: one
+}
+
+// NextRecord walks over all objects as they are now.
+func ExampleStorage_NextRecord() {
+	addr, stop := startServer()
+	defer stop()
+	s := connect(client.Options{Addresses: []string{addr}})
+	defer s.Close()
+	ctx := context.Background()
+	commit(ctx, s, zeolite.RootOID, zeolite.ZeroTID, "root")
+	commit(ctx, s, 7, zeolite.ZeroTID, "seven")
+
+	for rec := (zeolite.CurrentRecord{More: true}); rec.More; {
+		var err error
+		if rec, err = s.NextRecord(ctx, rec.Next); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%v %s\n", rec.OID, rec.Data)
+	}
+	// Output:
+	// 0x00 root
+	// 0x07 seven
+}
+
+// With CachePath what was cached is there after a restart. It is verified
+// before it is used, also if the server had transactions meanwhile.
+func ExampleOptions_cachePath() {
+	addr, stop := startServer()
+	defer stop()
+	dir, remove := temporaryDir()
+	defer remove()
+	ctx := context.Background()
+	writer := connect(client.Options{Addresses: []string{addr}})
+	defer writer.Close()
+	serial, _ := commit(ctx, writer, 1, zeolite.ZeroTID, "old")
+
+	options := client.Options{Addresses: []string{addr}, CachePath: filepath.Join(dir, "cache"), CacheSize: 100 << 20}
+	s := connect(options)
+	rev, _ := s.LoadBefore(ctx, 1, zeolite.MaxTID)
+	fmt.Println(string(rev.Data))
+	s.Close()
+
+	commit(ctx, writer, 1, serial, "new")
+	s = connect(options)
+	defer s.Close()
+	rev, _ = s.LoadBefore(ctx, 1, zeolite.MaxTID)
+	fmt.Println(string(rev.Data))
+	// Output:
+	// old
+	// new
+}
+
+// Several servers of one database: the first that answers is used. One that
+// refuses writes will do until a writable one is back.
+func ExampleOptions_readOnlyFallback() {
+	addr, stop := startServer()
+	defer stop()
+	s := connect(client.Options{
+		Addresses:        []string{"127.0.0.1:1", addr}, // nobody is at the first
+		ReadOnlyFallback: true,
+		WaitTimeout:      time.Minute,
+	})
+	defer s.Close()
+	fmt.Println("read-only:", s.Info().ReadOnly)
+	// Output: read-only: false
+}
+
+// A client is a storage: a server can serve it to clients of its own, with its
+// cache between them.
+func Example_fanOut() {
+	far, stop := startServer()
+	defer stop()
+	s := connect(client.Options{Addresses: []string{far}})
+	defer s.Close()
+
+	near := server.New(server.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err := near.AddStorage("1", s); err != nil {
+		log.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go near.Serve(l)
+	defer near.Shutdown(context.Background())
+
+	c := connect(client.Options{Addresses: []string{l.Addr().String()}})
+	defer c.Close()
+	tid, err := commit(context.Background(), c, 1, zeolite.ZeroTID, "hello")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the far server has it:", s.LastTID() == tid)
+	// Output: the far server has it: true
 }

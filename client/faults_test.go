@@ -152,7 +152,7 @@ func cutTransaction(t *testing.T, c *cutter) {
 	wantBlob(t, c.s, 2, tid, blob)
 }
 
-func wantBlob(t testing.TB, s *Storage, oid zeolite.OID, tid zeolite.TID, want []byte) {
+func wantBlob(t testing.TB, s zeolite.BlobStorage, oid zeolite.OID, tid zeolite.TID, want []byte) {
 	t.Helper()
 	b, err := s.OpenBlob(t.Context(), oid, tid)
 	if err != nil {

@@ -66,7 +66,8 @@ type Options struct {
 	Resolve func(ctx context.Context, c Conflict) ([]byte, error)
 
 	// TransactionMemory is how many bytes of records a transaction keeps in
-	// memory before they go to a temporary file (16 MiB).
+	// memory before they go to a temporary file (16 MiB). What else there is to
+	// know of its operations has a quarter of that besides.
 	TransactionMemory int64
 	// Heartbeat is the silence after which the server is asked whether it is
 	// still there; if it stays silent as long again the connection is ended

@@ -97,7 +97,7 @@ func (c *commit) barrier(ctx context.Context) error {
 	// An undo needs the lock of the whole storage, and this one fails.
 	probe := op{kind: opUndo, serial: zeolite.MaxTID}
 	if c.meta.TID == 0 {
-		_ = c.staging.each(func(o *op) error {
+		err := c.staging.each(func(o *op) error {
 			if o.kind == opUndo || o.kind == opRestore {
 				probe = op{kind: opUndo, serial: zeolite.MaxTID}
 				return errStop
@@ -106,8 +106,11 @@ func (c *commit) barrier(ctx context.Context) error {
 			probe = op{kind: opCheck, oid: o.oid, serial: o.serial}
 			return nil
 		})
+		if err != nil && err != errStop {
+			return err
+		}
 	}
-	if err := tx.add(probe, nil); err != nil {
+	if err := tx.add(&probe, nil); err != nil {
 		return err
 	}
 	if err := tx.Vote(ctx); SafeToRepeat(err) || ctx.Err() != nil || errors.Is(err, zeolite.ErrClosed) || errors.Is(err, zeolite.ErrReadOnly) {
@@ -126,15 +129,16 @@ func (c *commit) is(txn *zeolite.TransactionRecord) (bool, error) {
 	}
 	want := map[zeolite.OID]*op{}
 	undoes := false
-	_ = c.staging.each(func(o *op) error {
-		switch o.kind {
-		case opStore, opRestore, opDelete:
+	err := c.staging.each(func(o *op) error {
+		if o.kind.writes() {
 			want[o.oid] = o
-		case opUndo:
-			undoes = true
 		}
+		undoes = undoes || o.kind == opUndo
 		return nil
 	})
+	if err != nil {
+		return false, err
+	}
 	rewrote := map[zeolite.OID]bool{}
 	for _, oid := range c.rewrote {
 		rewrote[oid] = true
@@ -152,7 +156,7 @@ func (c *commit) is(txn *zeolite.TransactionRecord) (bool, error) {
 		case o == nil:
 			return false, nil
 		}
-		data, err := c.staging.bytes(o)
+		data, err := c.staging.record(o)
 		if err != nil {
 			return false, err
 		}

@@ -1,10 +1,12 @@
 package client
 
 import (
-	"fmt"
-	"os"
+	"encoding/binary"
+	"maps"
+	"slices"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/internal/spool"
 )
 
 // operation is what a transaction is asked to do.
@@ -18,89 +20,118 @@ const (
 	opUndo
 )
 
+// writes tells whether an operation gives an object a new state.
+func (k operation) writes() bool { return k == opStore || k == opRestore || k == opDelete }
+
 // op is one operation of a transaction, with its arguments.
 type op struct {
 	kind   operation
 	oid    zeolite.OID
 	serial zeolite.TID // opUndo: the transaction to undo; opRestore: prev
-	data   []byte      // nil if spilled, or if there is none
-	off    int64       // of spilled data
-	size   int
-	blob   *upload // of opStore and opRestore; may be nil
-	void   bool    // replaced by a later one
+	off    int64       // of the record
+	size   int         // 0: there is none
+	blob   *upload     // of opStore and opRestore; may be nil
 }
 
-// staging keeps what a transaction does until it votes, in order: records in
-// memory, where the caller has put them, and beyond a limit in a temporary
-// file. It belongs to its transaction.
+// opSize is the length of an op as it is kept.
+const opSize = 33
+
+func (o *op) append(b []byte) []byte {
+	b = append(b, byte(o.kind))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.oid))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.serial))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.off))
+	return binary.BigEndian.AppendUint64(b, uint64(o.size))
+}
+
+func opFrom(b []byte) *op {
+	return &op{
+		kind:   operation(b[0]),
+		oid:    zeolite.OID(binary.BigEndian.Uint64(b[1:])),
+		serial: zeolite.TID(binary.BigEndian.Uint64(b[9:])),
+		off:    int64(binary.BigEndian.Uint64(b[17:])),
+		size:   int(binary.BigEndian.Uint64(b[25:])),
+	}
+}
+
+// staging keeps what a transaction does until it votes, in order: operations
+// and records in memory up to a limit, and beyond it in temporary files. In
+// memory alone it keeps, of each object that is written, the number of the last
+// operation that does so, and what belongs to blobs. It belongs to its
+// transaction.
 type staging struct {
-	limit  int64
-	ops    []op
-	last   map[zeolite.OID]int // the one that stores, restores or deletes an object
-	memory int64
-	file   *os.File // nil until memory does not suffice
-	size   int64    // of the file
+	ops, records spool.Spool
+	last         map[zeolite.OID]int // the one that stores, restores or deletes an object
+	blobs        map[int]*upload     // of operations
+	buf          []byte
 }
 
-// add takes down an operation. One that writes an object replaces what wrote
-// it before.
-func (g *staging) add(o op, data []byte) error {
-	o.size = len(data)
-	if g.file == nil && g.memory+int64(len(data)) > g.limit {
-		f, err := os.CreateTemp("", "zeolite-client-*.tbuf")
-		if err != nil {
-			return fmt.Errorf("temporary file of a transaction: %w", err)
-		}
-		_ = os.Remove(f.Name())
-		g.file = f
+// newStaging makes one that has limit bytes of records in memory at the most,
+// and some of operations.
+func newStaging(limit int64) staging {
+	return staging{ops: spool.Spool{Limit: int(limit / 4)}, records: spool.Spool{Limit: int(limit)}}
+}
+
+// add takes down an operation, and fills in where its record is. One that
+// writes an object replaces what wrote it before.
+func (g *staging) add(o *op, record []byte) (err error) {
+	o.size = len(record)
+	if o.off, err = g.records.Append(record); err != nil {
+		return err
 	}
-	switch {
-	case data == nil:
-	case g.file == nil || int64(len(data)) < 64:
-		o.data = data
-		g.memory += int64(len(data))
-	default:
-		if _, err := g.file.WriteAt(data, g.size); err != nil {
-			return fmt.Errorf("temporary file of a transaction: %w", err)
-		}
-		o.off = g.size
-		g.size += int64(len(data))
+	n := g.len()
+	g.buf = o.append(g.buf[:0])
+	if _, err = g.ops.Append(g.buf); err != nil {
+		return err
 	}
-	switch o.kind {
-	case opStore, opRestore, opDelete:
+	if o.kind.writes() {
 		if g.last == nil {
 			g.last = map[zeolite.OID]int{}
 		}
 		if i, ok := g.last[o.oid]; ok {
-			g.ops[i].void = true
-			g.ops[i].data = nil
+			delete(g.blobs, i)
 		}
-		g.last[o.oid] = len(g.ops)
+		g.last[o.oid] = n
 	}
-	g.ops = append(g.ops, o)
+	if o.blob != nil {
+		if g.blobs == nil {
+			g.blobs = map[int]*upload{}
+		}
+		g.blobs[n] = o.blob
+	}
 	return nil
 }
 
-// bytes returns the record of an operation, nil if it has none.
-func (g *staging) bytes(o *op) ([]byte, error) {
-	if o.data != nil || o.size == 0 {
-		return o.data, nil
+// len is the number of operations, with those that were replaced.
+func (g *staging) len() int { return int(g.ops.Size() / opSize) }
+
+// record returns the record of an operation, nil if it has none. It must not
+// be changed.
+func (g *staging) record(o *op) ([]byte, error) {
+	if o.size == 0 {
+		return nil, nil
 	}
-	data := make([]byte, o.size)
-	if _, err := g.file.ReadAt(data, o.off); err != nil {
-		return nil, fmt.Errorf("temporary file of a transaction: %w", err)
-	}
-	return data, nil
+	return g.records.Bytes(o.off, o.size)
 }
 
 // each calls f for all operations that count, until one fails.
 func (g *staging) each(f func(o *op) error) error {
-	for i := range g.ops {
-		if g.ops[i].void {
-			continue
-		}
-		if err := f(&g.ops[i]); err != nil {
+	const atOnce = 100
+	for i, n := 0, g.len(); i < n; {
+		some := min(n-i, atOnce)
+		b, err := g.ops.Bytes(int64(i)*opSize, some*opSize)
+		if err != nil {
 			return err
+		}
+		for ; len(b) > 0; b = b[opSize:] {
+			o := opFrom(b)
+			if last, ok := g.last[o.oid]; !o.kind.writes() || ok && last == i {
+				o.blob = g.blobs[i]
+				if err := f(o); err != nil {
+					return err
+				}
+			}
+			i++
 		}
 	}
 	return nil
@@ -108,18 +139,11 @@ func (g *staging) each(f func(o *op) error) error {
 
 // changed returns the objects that the transaction writes, each once.
 func (g *staging) changed() []zeolite.OID {
-	oids := make([]zeolite.OID, 0, len(g.last))
-	for i, o := range g.ops {
-		if j, ok := g.last[o.oid]; ok && j == i {
-			oids = append(oids, o.oid)
-		}
-	}
-	return oids
+	return slices.Sorted(maps.Keys(g.last))
 }
 
 func (g *staging) close() {
-	if g.file != nil {
-		g.file.Close()
-	}
+	g.ops.Close()
+	g.records.Close()
 	*g = staging{}
 }

@@ -55,7 +55,7 @@ func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn,
 	if err := zeolite.CheckTID(meta.TID, s.LastTID()); err != nil {
 		return nil, err
 	}
-	return &Txn{s: s, meta: meta, staging: staging{limit: s.opt.TransactionMemory}}, nil
+	return &Txn{s: s, meta: meta, staging: newStaging(s.opt.TransactionMemory)}, nil
 }
 
 // open checks that the transaction can still take operations.
@@ -71,8 +71,8 @@ func (t *Txn) open(what string) error {
 	return nil
 }
 
-// record checks a record to store.
-func (t *Txn) record(what string, data []byte) error {
+// checkRecord checks a record to store.
+func (t *Txn) checkRecord(what string, data []byte) error {
 	if err := t.open(what); err != nil {
 		return err
 	}
@@ -84,23 +84,23 @@ func (t *Txn) record(what string, data []byte) error {
 
 // Store implements zeolite.Txn. A conflict is told by Vote.
 func (t *Txn) Store(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte) error {
-	if err := t.record("store", data); err != nil {
+	if err := t.checkRecord("store", data); err != nil {
 		return err
 	}
-	return t.add(op{kind: opStore, oid: oid, serial: serial}, data)
+	return t.add(&op{kind: opStore, oid: oid, serial: serial}, data)
 }
 
 // StoreBlob implements zeolite.Txn. The upload must be one that CreateBlob or
 // AdoptFile of the same Storage made. It is sent by Vote.
 func (t *Txn) StoreBlob(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, blob zeolite.BlobUpload) error {
-	if err := t.record("store", data); err != nil {
+	if err := t.checkRecord("store", data); err != nil {
 		return err
 	}
 	up, err := t.s.ownUpload(blob)
 	if err != nil {
 		return err
 	}
-	return t.add(op{kind: opStore, oid: oid, serial: serial, blob: up}, data)
+	return t.add(&op{kind: opStore, oid: oid, serial: serial, blob: up}, data)
 }
 
 // Delete implements zeolite.Txn.
@@ -108,7 +108,7 @@ func (t *Txn) Delete(_ context.Context, oid zeolite.OID, serial zeolite.TID) err
 	if err := t.open("delete"); err != nil {
 		return err
 	}
-	return t.add(op{kind: opDelete, oid: oid, serial: serial}, nil)
+	return t.add(&op{kind: opDelete, oid: oid, serial: serial}, nil)
 }
 
 // CheckCurrent implements zeolite.Txn.
@@ -116,7 +116,7 @@ func (t *Txn) CheckCurrent(_ context.Context, oid zeolite.OID, serial zeolite.TI
 	if err := t.open("check"); err != nil {
 		return err
 	}
-	return t.add(op{kind: opCheck, oid: oid, serial: serial}, nil)
+	return t.add(&op{kind: opCheck, oid: oid, serial: serial}, nil)
 }
 
 // Restore implements zeolite.Txn. If the transaction has no TID of its own the
@@ -129,20 +129,20 @@ func (t *Txn) Restore(_ context.Context, oid zeolite.OID, data []byte, prev zeol
 	if data != nil && len(data) == 0 {
 		return &zeolite.StorageError{Message: "restore: a record cannot be empty"}
 	}
-	return t.add(op{kind: opRestore, oid: oid, serial: prev}, data)
+	return t.add(&op{kind: opRestore, oid: oid, serial: prev}, data)
 }
 
 // RestoreBlob implements zeolite.Txn. The protocol has no such method: the
 // blob is stored on top of the revision that is current when Vote is called.
 func (t *Txn) RestoreBlob(_ context.Context, oid zeolite.OID, data []byte, prev zeolite.TID, blob zeolite.BlobUpload) error {
-	if err := t.record("restore", data); err != nil {
+	if err := t.checkRecord("restore", data); err != nil {
 		return err
 	}
 	up, err := t.s.ownUpload(blob)
 	if err != nil {
 		return err
 	}
-	return t.add(op{kind: opRestore, oid: oid, serial: prev, blob: up}, data)
+	return t.add(&op{kind: opRestore, oid: oid, serial: prev, blob: up}, data)
 }
 
 // Undo implements zeolite.Txn, except that it returns no oids: which objects
@@ -154,7 +154,7 @@ func (t *Txn) Undo(_ context.Context, tid zeolite.TID) ([]zeolite.OID, error) {
 	if !t.s.Info().Undo {
 		return nil, zeolite.ErrUnsupported
 	}
-	return nil, t.add(op{kind: opUndo, serial: tid}, nil)
+	return nil, t.add(&op{kind: opUndo, serial: tid}, nil)
 }
 
 // Rewritten returns, after Vote, the objects whose new state is not what the

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -137,7 +139,8 @@ func TestResolveInVain(t *testing.T) {
 }
 
 // Transactions of many goroutines get their turn in the order in which they
-// vote; others can be open meanwhile, and give up waiting.
+// vote; others can be open meanwhile, and whoever gives up waiting leaves the
+// queue without holding it up.
 func TestTurns(t *testing.T) {
 	noLeaks(t)
 	srv := serve(t, newMemory(t), server.Options{}, "tcp")
@@ -147,27 +150,32 @@ func TestTurns(t *testing.T) {
 	must(t, err)
 	must(t, first.Vote(ctx))
 
-	waiting, err := s.Begin(ctx, zeolite.TxnMeta{})
-	must(t, err)
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	if err := waiting.Vote(ended); !errors.Is(err, context.Canceled) {
-		t.Errorf("Vote: got error %v, want context.Canceled", err)
-	}
-	waiting.Abort()
-
-	const n = 20
+	const n = 30
 	var mu sync.Mutex
-	var order []int
+	var order, want []int
 	var all sync.WaitGroup
+	quitters, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	for i := range n {
 		tx, err := s.Begin(ctx, zeolite.TxnMeta{})
 		must(t, err)
 		must(t, tx.Store(ctx, zeolite.OID(i), 0, []byte("x")))
-		asking := make(chan struct{})
+		ctx := ctx
+		if i%4 == 1 {
+			ctx = quitters
+		} else {
+			want = append(want, i)
+		}
 		all.Go(func() {
-			close(asking)
-			if err := tx.Vote(ctx); err != nil {
+			defer tx.Abort()
+			err := tx.Vote(ctx)
+			if ctx == quitters {
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("Vote: got error %v, want context.Canceled", err)
+				}
+				return
+			}
+			if err != nil {
 				t.Error(err)
 				return
 			}
@@ -175,40 +183,69 @@ func TestTurns(t *testing.T) {
 			order = append(order, i)
 			mu.Unlock()
 			if i%3 == 0 {
-				tx.Abort()
 				return
 			}
 			if _, err := tx.Finish(ctx, nil); err != nil {
 				t.Error(err)
 			}
 		})
-		<-asking
+		until(t, "it is in the queue", func() bool { return queued() == i+1 })
 	}
+	giveUp()
+	until(t, "some gave up", func() bool { return queued() == len(want) })
 	first.Abort()
 	all.Wait()
-	if len(order) != n {
-		t.Errorf("%d of %d transactions had their turn", len(order), n)
+	if !slices.Equal(order, want) {
+		t.Errorf("turns in the order %v, want %v", order, want)
 	}
-	must(t, s.Close())
+	for _, i := range want {
+		_, err := s.LoadBefore(ctx, zeolite.OID(i), zeolite.MaxTID)
+		if (err == nil) != (i%3 != 0) {
+			t.Errorf("transaction %d: %v", i, err)
+		}
+	}
 }
 
-// A transaction that is larger than its memory goes to a file.
+// queued counts the goroutines that wait in the queue of transactions.
+func queued() (n int) {
+	for _, g := range goroutines() {
+		state, stack, _ := strings.Cut(g, "\n")
+		if strings.Contains(state, "[select") && strings.HasPrefix(stack, "golang.org/x/sync/semaphore.(*Weighted).Acquire") {
+			n++
+		}
+	}
+	return n
+}
+
+// A transaction that is larger than its memory goes to files: its records, and
+// what there is to know of operations that have none.
 func TestSpill(t *testing.T) {
 	noLeaks(t)
-	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	srv := serve(t, newMemory(t), server.Options{Limits: server.Limits{TransactionMemory: 10_000}}, "tcp")
 	o := testOptions(t, srv.addr)
 	o.TransactionMemory = 10_000
 	s := open(t, o)
 	ctx := t.Context()
 	tx, err := s.Begin(ctx, zeolite.TxnMeta{})
 	must(t, err)
+	for i := range 1000 {
+		must(t, tx.Store(ctx, zeolite.OID(1000+i), 0, []byte("checked")))
+	}
+	must(t, tx.Vote(ctx))
+	checked, err := tx.Finish(ctx, nil)
+	must(t, err)
+	tx, err = s.Begin(ctx, zeolite.TxnMeta{})
+	must(t, err)
 	want := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 10+i*37) }
 	for i := range 100 {
 		must(t, tx.Store(ctx, zeolite.OID(i), 0, []byte("replaced")))
 		must(t, tx.Store(ctx, zeolite.OID(i), 0, want(i)))
 	}
-	if tx.(*Txn).file == nil || tx.(*Txn).memory > 20_000 {
-		t.Errorf("%d bytes are in memory, file %v", tx.(*Txn).memory, tx.(*Txn).file)
+	for i := range 1000 {
+		must(t, tx.CheckCurrent(ctx, zeolite.OID(1000+i), checked))
+	}
+	if tx.(*Txn).records.InMemory(0) || tx.(*Txn).ops.InMemory(0) {
+		t.Error("records or operations are still in memory")
 	}
 	must(t, tx.Vote(ctx))
 	tid, err := tx.Finish(ctx, nil)

@@ -65,6 +65,12 @@ func TestConnectionIsClosedWithOneLine(t *testing.T) {
 		{"empty frame", "bad message", frames(raw(""))},
 		{"not a tuple", "bad message", frames(func(p *peer) []byte { return p.encode("hello") })},
 		{"a triple", "bad message", frames(func(p *peer) []byte { return p.encode(zrpc.Tuple{int64(1), false, "ping"}) })},
+		{"five items", "bad message", frames(func(p *peer) []byte {
+			return p.encode(zrpc.Tuple{int64(1), false, "ping", zrpc.Tuple{}, int64(5)})
+		})},
+		{"five items, wrong arguments", "bad message", frames(func(p *peer) []byte {
+			return p.encode(zrpc.Tuple{int64(1), false, "vote", zrpc.Tuple{"id"}, int64(5)})
+		})},
 		{"name of bytes", "bad message", frames(func(p *peer) []byte {
 			return p.encode(zrpc.Tuple{int64(1), false, []byte("ping"), zrpc.Tuple{}})
 		})},

@@ -25,11 +25,11 @@ import (
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
-// TestOrderingRules runs many clients at random against a server and checks,
+// TestTrap03_OrderingRules runs many clients at random against a server and checks,
 // from what each connection brought in which order, that the rules in the
 // package comment hold. The seed of a failure is printed; set ZEOLITE_SEED to
 // run it again, and ZEOLITE_ROUNDS to run more.
-func TestOrderingRules(t *testing.T) {
+func TestTrap03_OrderingRules(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("ZEOLITE_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)

@@ -231,8 +231,8 @@ func TestClientLabel(t *testing.T) {
 	}
 }
 
-// TestGetInvalidations takes every branch.
-func TestGetInvalidations(t *testing.T) {
+// TestTrap09_GetInvalidations takes every branch.
+func TestTrap09_GetInvalidations(t *testing.T) {
 	eachBackend(t, func(t *testing.T, open func(testing.TB) zeolite.Storage) {
 		eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
 			s := startServer(t, open(t), Options{Limits: Limits{Invalidations: 5}})

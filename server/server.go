@@ -51,7 +51,8 @@ type Limits struct {
 	// of its calls are looked at (1 MiB).
 	Unread int
 	// TransactionMemory is how many bytes of records of a transaction are kept
-	// in memory before they go to a temporary file (1 MiB).
+	// in memory before they go to a temporary file (1 MiB); what else there is
+	// to know of its operations has a quarter of that besides.
 	TransactionMemory int
 	// Invalidations is how many objects getInvalidations may name before it
 	// gives up and lets the client drop its cache (100,000).

@@ -15,15 +15,9 @@ import (
 
 // These tests are named after the traps of ZEO that concern a server: what its
 // protocol makes easy to get wrong, or what ZEO's own server does wrong. Trap 2
-// has a file of its own, trap 8 is in register_test.go, trap 9 is
-// TestGetInvalidations.
-//
-// The others are somebody else's: 3 is the order of messages
-// (ordering_test.go) on the server's side, the cache on the client's; 26, 32
-// and 34 concern the client's cache, 30 and 37 other parts of the client;
-// 28, 29 and 31 FileStorage; 35 the configuration; 13 is an order in which
-// blobs are replayed that no client can see; 24 holds because UndoError has no
-// special form.
+// has a file of its own, trap 3 is in ordering_test.go, 8 and 9 are in
+// register_test.go; 28, 29 and 31 are traps of package filestorage, 35 of
+// package config. 26, 32, 34 and 37 concern the client.
 
 // TestTrap01_UploadsOneAtATime: chunks have no name, so a second start cannot
 // be told from the first one's; it ends the connection, and nothing is stored.
@@ -216,6 +210,30 @@ func TestTrap12_LastRecordOfAnObjectWins(t *testing.T) {
 		args := q.nextIs("invalidateTransaction")
 		if oids := tupleOf(t, args[1]); len(oids) != 1 {
 			t.Errorf("invalidation names %d objects, want 1", len(oids))
+		}
+	})
+}
+
+// TestTrap13_BlobsInAnyOrder: ZEO stores blobs last, and the last one first.
+// Whatever the order, each object gets its own record and blob, once.
+func TestTrap13_BlobsInAnyOrder(t *testing.T) {
+	eachBackend(t, func(t *testing.T, open func(testing.TB) zeolite.Storage) {
+		s := startServer(t, open(t), Options{})
+		p, q := s.connect(t, zrpc.Msgpack), s.connect(t, zrpc.Pickle)
+		id := p.tpcBegin()
+		p.uploadBlob(id, 1, 0, record("1"), []byte("one"))
+		p.store(id, 2, 0, record("2"))
+		p.uploadBlob(id, 3, 0, record("3"), []byte("three"))
+		p.store(id, 1, 0, record("1 again"))
+		p.call("vote", id)
+		tid := p.finish(id)
+		p.assertLoads(1, tid, record("1 again"))
+		p.assertLoads(2, tid, record("2"))
+		p.assertLoads(3, tid, record("3"))
+		for oid, want := range map[zeolite.OID]string{1: "one", 3: "three"} {
+			if got := q.downloadBlob(oid, tid); string(got) != want {
+				t.Errorf("blob of %v: %q, want %q", oid, got, want)
+			}
 		}
 	})
 }
@@ -462,6 +480,23 @@ func TestTrap23_ClassNamesArePythons(t *testing.T) {
 	p.callRaises("ZODB.POSException.UndoError", "vote", id)
 }
 
+// TestTrap24_UndoErrorHasNoSpecialForm: a Python client makes a
+// ServerException of it, of a name and a dict, as with ZEO's server.
+func TestTrap24_UndoErrorHasNoSpecialForm(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		s := startServer(t, newMemory(t), Options{})
+		p := s.connect(t, enc)
+		id := p.tpcBegin()
+		p.send("undoa", []byte(base64.StdEncoding.EncodeToString(zeolite.TID(5).Bytes())), id)
+		state := dictOf(t, p.callRaises("ZODB.POSException.UndoError", "vote", id).State)
+		for _, key := range []string{"_reason", "_oid"} {
+			if _, ok := state.Get(key); !ok {
+				t.Errorf("the state has no %s: %v", key, state)
+			}
+		}
+	})
+}
+
 // TestTrap25_AbortOnReadOnlyConnection is refused, and answered.
 func TestTrap25_AbortOnReadOnlyConnection(t *testing.T) {
 	s := startServer(t, newMemory(t), Options{})
@@ -479,6 +514,31 @@ func TestTrap27_MemoizedPickles(t *testing.T) {
 	p.result(1)
 	p.writeFrame([]byte("\x80\x03(K\x02\x89X\x0a\x00\x00\x00loadBeforeq\x00C\x08\x00\x00\x00\x00\x00\x00\x00\x00q\x01h\x01\x86q\x02tq\x03."))
 	p.exception(2)
+}
+
+// TestTrap30_ConflictFoundByVote: a storage may find a conflict only when it
+// votes. It is an error then, with all that the client's exception needs; the
+// transaction is over and its locks are free.
+func TestTrap30_ConflictFoundByVote(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		storage := newFaulty(newMemory(t))
+		s := startServer(t, storage, Options{})
+		p := s.connect(t, enc)
+		tid := p.commit(1, 0, record("x"))
+		storage.fails("vote", &zeolite.ConflictError{OID: 1, Committed: tid + 1, Seen: tid})
+		id := p.tpcBegin()
+		p.store(id, 1, tid, record("y"))
+		state := dictOf(t, p.callRaises("ZODB.POSException.ConflictError", "vote", id).State)
+		oid, _ := state.Get("oid")
+		serials, _ := state.Get("serials")
+		if pair := tupleOf(t, serials); oidOf(t, oid) != 1 || tidOf(t, pair[0]) != tid+1 || tidOf(t, pair[1]) != tid {
+			t.Errorf("the state is %v", state)
+		}
+		s.assertIdle()
+		storage.on("vote", nil)
+		p.call("tpc_abort", id)
+		p.commit(1, tid, record("z"))
+	})
 }
 
 // TestTrap33_SupportsUndo is what the storage says.

@@ -43,7 +43,7 @@ func (s *session) TpcBegin(_ context.Context, id stubs.TxnID, user, desc []byte,
 		}
 		return &zeolite.TransactionError{Message: "tpc_begin: another transaction of this client is open"}
 	}
-	t := &transaction{id: id, log: txnLog{limit: s.opt.Limits.TransactionMemory}}
+	t := &transaction{id: id, log: newTxnLog(s.opt.Limits.TransactionMemory)}
 	t.meta = zeolite.TxnMeta{User: clone(user), Description: clone(desc)}
 	if tid.Set {
 		t.meta.TID = tid.TID
@@ -198,7 +198,10 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 // lock gets the locks that a transaction needs, unless it has them since an
 // earlier vote. The transaction's time starts now.
 func (s *session) lock(ctx context.Context, t *transaction) (err error) {
-	oids, whole := t.objects()
+	oids, whole, err := t.objects()
+	if err != nil {
+		return err
+	}
 	if t.locks != nil {
 		if t.locks.covers(oids, whole) {
 			return nil
@@ -222,18 +225,20 @@ func (s *session) lock(ctx context.Context, t *transaction) (err error) {
 
 // objects returns the objects whose locks the transaction needs, or that it
 // must be alone.
-func (t *transaction) objects() (oids []zeolite.OID, whole bool) {
+func (t *transaction) objects() (oids []zeolite.OID, whole bool, err error) {
 	if t.meta.TID != 0 {
-		return nil, true
+		return nil, true, nil
 	}
-	oids = make([]zeolite.OID, len(t.log.entries))
-	for i, e := range t.log.entries {
-		if e.op == opUndo || e.op == opRestore {
-			return nil, true
-		}
-		oids[i] = e.oid
+	oids = make([]zeolite.OID, 0, t.log.len())
+	err = t.log.each(func(_ int, e *entry) error {
+		whole = whole || e.op == opUndo || e.op == opRestore
+		oids = append(oids, e.oid)
+		return nil
+	})
+	if whole {
+		oids = nil
 	}
-	return oids, false
+	return oids, whole, err
 }
 
 // replay does what a transaction's log says.
@@ -245,10 +250,8 @@ type replay struct {
 }
 
 func (r *replay) all(ctx context.Context) error {
-	entries := r.t.log.entries
-	conflicting := map[zeolite.OID]*entry{}
-	for i := range entries {
-		e := &entries[i]
+	conflicting := map[zeolite.OID]int{}
+	err := r.t.log.each(func(i int, e *entry) error {
 		err := r.one(ctx, e)
 		var conflict *zeolite.ConflictError
 		switch {
@@ -260,26 +263,26 @@ func (r *replay) all(ctx context.Context) error {
 			}
 		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
 			r.conflicts[e.oid] = conflict
-			conflicting[e.oid] = e
+			conflicting[e.oid] = i
 		default:
 			return err
 		}
+		return nil
+	})
+	if err != nil || len(r.conflicts) == 0 {
+		return err
 	}
 	// In the order in which they were stored.
-	for i := range entries {
-		e := &entries[i]
+	return r.t.log.each(func(i int, e *entry) error {
 		c := r.conflicts[e.oid]
-		if c == nil || conflicting[e.oid] != e {
-			continue
+		if c == nil || conflicting[e.oid] != i {
+			return nil
 		}
 		data, err := r.t.log.data(e)
-		if err != nil {
-			return err
-		}
 		r.result.Conflicts = append(r.result.Conflicts,
 			stubs.StoreConflict{OID: e.oid, Committed: c.Committed, Seen: c.Seen, Data: data})
-	}
-	return nil
+		return err
+	})
 }
 
 func (r *replay) one(ctx context.Context, e *entry) error {

@@ -1,10 +1,10 @@
 package server
 
 import (
-	"fmt"
-	"os"
+	"encoding/binary"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/internal/spool"
 )
 
 // operation is what a client asked for within its transaction.
@@ -29,71 +29,83 @@ type entry struct {
 	size   int
 }
 
+// entrySize is the length of an entry as it is kept.
+const entrySize = 34
+
+func (e *entry) append(b []byte) []byte {
+	none := byte(0)
+	if e.none {
+		none = 1
+	}
+	b = append(b, byte(e.op), none)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.oid))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.serial))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.off))
+	return binary.BigEndian.AppendUint64(b, uint64(e.size))
+}
+
+func entryFrom(b []byte) *entry {
+	return &entry{
+		op:     operation(b[0]),
+		none:   b[1] == 1,
+		oid:    zeolite.OID(binary.BigEndian.Uint64(b[2:])),
+		serial: zeolite.TID(binary.BigEndian.Uint64(b[10:])),
+		off:    int64(binary.BigEndian.Uint64(b[18:])),
+		size:   int(binary.BigEndian.Uint64(b[26:])),
+	}
+}
+
 // txnLog keeps what a client does in its transaction until it votes: the
-// entries in memory, their data in memory as far as a limit allows and in a
-// temporary file beyond. It belongs to the client's ordered lane.
+// entries and their data in memory as far as a limit allows, and in temporary
+// files beyond. It belongs to the client's ordered lane.
 type txnLog struct {
-	limit   int
-	entries []entry
-	memory  []byte
-	file    *os.File // nil while memory suffices
-	size    int64    // of the file
+	entries, records spool.Spool
+	buf              []byte
+}
+
+// newTxnLog makes a log that has limit bytes of data in memory at the most,
+// and some of entries.
+func newTxnLog(limit int) txnLog {
+	return txnLog{entries: spool.Spool{Limit: limit / 4}, records: spool.Spool{Limit: limit}}
 }
 
 // add appends an operation and copies its data.
-func (l *txnLog) add(e entry, data []byte) error {
+func (l *txnLog) add(e entry, data []byte) (err error) {
 	e.size = len(data)
-	if l.file == nil && len(l.memory)+len(data) > l.limit {
-		if err := l.spill(); err != nil {
-			return err
-		}
+	if e.off, err = l.records.Append(data); err != nil {
+		return err
 	}
-	if l.file == nil {
-		e.off = int64(len(l.memory))
-		l.memory = append(l.memory, data...)
-	} else {
-		e.off = l.size
-		if _, err := l.file.WriteAt(data, l.size); err != nil {
-			return fmt.Errorf("temporary file of a transaction: %w", err)
-		}
-		l.size += int64(len(data))
-	}
-	l.entries = append(l.entries, e)
-	return nil
+	l.buf = e.append(l.buf[:0])
+	_, err = l.entries.Append(l.buf)
+	return err
 }
 
-// spill moves the data to a temporary file, which has no name any more as soon
-// as it is open.
-func (l *txnLog) spill() error {
-	f, err := os.CreateTemp("", "zeolite-txn-*")
-	if err != nil {
-		return fmt.Errorf("temporary file of a transaction: %w", err)
+// len is the number of entries.
+func (l *txnLog) len() int { return int(l.entries.Size() / entrySize) }
+
+// each calls f for all entries, with their numbers, until one fails.
+func (l *txnLog) each(f func(i int, e *entry) error) error {
+	const atOnce = 100
+	for i, n := 0, l.len(); i < n; {
+		some := min(n-i, atOnce)
+		b, err := l.entries.Bytes(int64(i)*entrySize, some*entrySize)
+		if err != nil {
+			return err
+		}
+		for ; len(b) > 0; b = b[entrySize:] {
+			if err := f(i, entryFrom(b)); err != nil {
+				return err
+			}
+			i++
+		}
 	}
-	_ = os.Remove(f.Name())
-	if _, err := f.Write(l.memory); err != nil {
-		f.Close()
-		return fmt.Errorf("temporary file of a transaction: %w", err)
-	}
-	l.file, l.size, l.memory = f, int64(len(l.memory)), nil
 	return nil
 }
 
 // data returns the data of an entry. It must not be changed.
-func (l *txnLog) data(e *entry) ([]byte, error) {
-	if l.file == nil {
-		return l.memory[e.off : e.off+int64(e.size) : e.off+int64(e.size)], nil
-	}
-	data := make([]byte, e.size)
-	if _, err := l.file.ReadAt(data, e.off); err != nil {
-		return nil, fmt.Errorf("temporary file of a transaction: %w", err)
-	}
-	return data, nil
-}
+func (l *txnLog) data(e *entry) ([]byte, error) { return l.records.Bytes(e.off, e.size) }
 
 func (l *txnLog) close() {
-	if l.file != nil {
-		l.file.Close()
-		l.file = nil
-	}
-	l.entries, l.memory = nil, nil
+	l.entries.Close()
+	l.records.Close()
 }

@@ -172,7 +172,7 @@ var storageServerCases = map[string]methodCase{
 			(*zeolite.DataRecord)(nil)}},
 	"iterator_gc": {args: []any{[]int64{1, 2, 1 << 33}}, oneWay: true,
 		call: func(s StorageServer, a []any) (any, error) { return none(s.IteratorGC(bg, a[0].([]int64))) }},
-	"pack": {args: []any{1195687687.25, true}, optional: 1, defaults: []any{false},
+	"pack": {args: []any{1195687687.25, true}, optional: 1, defaults: []any{true},
 		call: func(s StorageServer, a []any) (any, error) { return none(s.Pack(bg, a[0].(float64), a[1].(bool))) }},
 	"server_status": {
 		call:    func(s StorageServer, _ []any) (any, error) { return s.ServerStatus(bg) },

@@ -180,7 +180,7 @@ type StorageServer interface {
 
 	// Pack packs to a moment, in seconds since 1970. Unless wait is set it
 	// returns at once and packing goes on.
-	//zeo:call pack free wait=None
+	//zeo:call pack free wait=true
 	Pack(ctx context.Context, seconds float64, wait bool) error
 
 	// ServerStatus returns a dict of counters.

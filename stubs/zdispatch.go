@@ -1033,7 +1033,7 @@ func dispatchPack(ctx context.Context, srv StorageServer, call *zrpc.Call) {
 		d := &call.Args
 		d.OpenTuple()
 		seconds = getFloat64(d)
-		wait = false
+		wait = true
 		if d.More() {
 			wait = getBool(d)
 		}

@@ -1,10 +1,14 @@
 """Make go test -json readable: what failed in full, a line for each package.
 
-Lists skipped tests at the end. The status of go test itself counts; this
-program only shows. With -v it shows everything.
+    go test -json ./... | python3 tests/report.py
+
+Says at the end which tests were skipped, and why, which go test alone keeps to
+itself. The status of go test itself counts; this program only shows. With -v it
+shows everything.
 """
 import collections
 import json
+import re
 import sys
 
 verbose = '-v' in sys.argv[1:]
@@ -27,8 +31,12 @@ def main():
         handle(event)
     if skipped:
         show('\n== WARNING: %d skipped\n' % len(skipped))
+        reasons = collections.defaultdict(list)
         for name, reason in skipped:
-            show(f'{name}: {reason}\n')
+            # Without the line of the test it stands in.
+            reasons[re.sub(r'^\S+_test\.go:\d+: ', '', reason)].append(name)
+        for reason, names in reasons.items():
+            show(f'{reason}\n' + ''.join(f'    {name}\n' for name in sorted(names)))
 
 
 def handle(event):

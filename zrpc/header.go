@@ -1,5 +1,7 @@
 package zrpc
 
+import "fmt"
+
 // A message is a tuple of four: id, flag, name, arguments.
 const (
 	replyName = ".reply"
@@ -106,7 +108,15 @@ func (call *Call) readHeader() {
 func endMessage(d *Decoder) (again bool) {
 	d.EndTuple(4)
 	d.Stop()
-	return d.Err() != nil && d.Fallback()
+	if d.Err() == nil || !d.Fallback() {
+		return false
+	}
+	if n := len(d.tree.cur.items); d.hasRetry && n != 4 {
+		// Not arguments that are wrong: no message.
+		d.fail(&SyntaxError{d.enc, 0, fmt.Sprintf("a message has 4 items, not %d", n)})
+		return false
+	}
+	return true
 }
 
 // EndArgs is called when the arguments were read. If it answers true they must

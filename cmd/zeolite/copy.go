@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/client"
 )
 
 const copyHelp = `Copy a database with its whole history, blobs included, and compare the copy with
@@ -19,6 +23,9 @@ interrupted goes on where it stopped.
 
   zeolite copy var/Data.fs 127.0.0.1:8100 -src-blobs var/blobs -dst-blobs /tmp/cache
   zeolite copy 127.0.0.1:8100 backup/Data.fs -src-blobs /tmp/cache -dst-blobs backup/blobs
+
+If there are blobs, both need a directory: that of the blobs themselves for a
+Data.fs, a cache (which may be removed afterwards) for a server.
 `
 
 func copyCommand(args []string) error {
@@ -38,6 +45,10 @@ func copyCommand(args []string) error {
 	}
 	src.name, dst.name = rest[0], rest[1]
 	src.timeout, dst.timeout = 10*time.Second, 10*time.Second
+	bar := newProgress()
+	src.progress = func(p client.BlobProgress) {
+		bar.bar(fmt.Sprintf("downloading the blob of %v", p.OID), p.Done, p.Total, byteCount)
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	from, err := src.open(ctx)
@@ -49,7 +60,7 @@ func copyCommand(args []string) error {
 	if err != nil {
 		return fmt.Errorf("destination: %w", err)
 	}
-	c := &copier{from: from, to: to, bar: newProgress()}
+	c := &copier{from: from, to: to, bar: bar}
 	err = c.run(ctx, !*noVerify)
 	c.bar.clear()
 	return errors.Join(err, to.Close())
@@ -120,7 +131,9 @@ func (c *copier) resumeAfter(ctx context.Context) (zeolite.TID, error) {
 	return 0, fmt.Errorf("the destination is not a copy of the source: its last transaction %v is not in the source", last)
 }
 
-// transaction copies one transaction.
+// transaction copies one transaction. It may have several records of an object,
+// which is how Python's server stores blobs: the last one counts, but the blob
+// is the same.
 func (c *copier) transaction(ctx context.Context, txn *zeolite.TransactionRecord) (records int, size int64, err error) {
 	t, err := c.to.Begin(ctx, zeolite.TxnMeta{User: txn.User, Description: txn.Description, Extension: txn.Extension,
 		TID: txn.TID, Status: txn.Status})
@@ -128,18 +141,24 @@ func (c *copier) transaction(ctx context.Context, txn *zeolite.TransactionRecord
 		return 0, 0, err
 	}
 	defer t.Abort()
+	uploads := map[zeolite.OID]zeolite.BlobUpload{}
 	for rec, err := range txn.Records {
 		if err != nil {
 			return 0, 0, fmt.Errorf("source: %w", err)
 		}
-		upload, err := c.blob(ctx, rec)
-		if err != nil {
-			return 0, 0, fmt.Errorf("blob of %v: %w", rec.OID, err)
+		upload := uploads[rec.OID]
+		if upload == nil {
+			if upload, err = c.blob(ctx, rec); err != nil {
+				return 0, 0, fmt.Errorf("object %v: %w", rec.OID, err)
+			}
+			if upload != nil {
+				defer upload.Discard()
+				uploads[rec.OID] = upload
+				size += upload.Size()
+			}
 		}
 		if upload != nil {
-			defer upload.Discard()
 			err = t.RestoreBlob(ctx, rec.OID, rec.Data, rec.DataTID, upload)
-			size += upload.Size()
 		} else {
 			err = t.Restore(ctx, rec.OID, rec.Data, rec.DataTID)
 		}
@@ -156,7 +175,7 @@ func (c *copier) transaction(ctx context.Context, txn *zeolite.TransactionRecord
 }
 
 // mayBeBlob tells whether a record can be that of a blob: the name of its class
-// is in it.
+// is in it. It may also be one that refers to a blob.
 func mayBeBlob(data []byte) bool { return bytes.Contains(data, []byte("ZODB.blob")) }
 
 // blob uploads the blob that belongs to a record; nil if there is none.
@@ -166,31 +185,48 @@ func (c *copier) blob(ctx context.Context, rec zeolite.DataRecord) (zeolite.Blob
 	}
 	from, ok := c.from.(zeolite.BlobStorage)
 	if !ok || !c.from.Info().Blobs {
-		return nil, errors.New("say with -src-blobs where the blobs of the source are")
+		return nil, errors.New("it is a blob or refers to one; say with -src-blobs where the blobs of the source are, or are to be cached")
 	}
 	b, err := from.OpenBlob(ctx, rec.OID, rec.TID)
 	if errors.As(err, new(*zeolite.NotFoundError)) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("blob: %w", err)
 	}
 	defer b.Close()
 	to, ok := c.to.(zeolite.BlobStorage)
 	if !ok || !c.to.Info().Blobs {
-		return nil, errors.New("say with -dst-blobs where the blobs of the copy go")
+		return nil, errors.New("it is a blob; say with -dst-blobs where the blobs of the copy go, or are to be cached")
 	}
 	upload, err := to.CreateBlob(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("blob: %w", err)
 	}
-	if _, err = io.Copy(upload, io.NewSectionReader(b, 0, b.Size())); err == nil {
+	content := &shown{r: io.NewSectionReader(b, 0, b.Size()), show: func(n int64) {
+		c.bar.bar(fmt.Sprintf("copying the blob of %v", rec.OID), n, b.Size(), byteCount)
+	}}
+	if _, err = io.Copy(upload, content); err == nil {
 		err = upload.Complete()
 	}
 	if err != nil {
-		return nil, errors.Join(err, upload.Discard())
+		return nil, errors.Join(fmt.Errorf("blob: %w", err), upload.Discard())
 	}
 	return upload, nil
+}
+
+// shown is a reader that says how much has been read.
+type shown struct {
+	r    io.Reader
+	n    int64
+	show func(n int64)
+}
+
+func (s *shown) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.n += int64(n)
+	s.show(s.n)
+	return n, err
 }
 
 // verify compares the storages up to a transaction, and counts transactions.
@@ -225,31 +261,51 @@ func (c *copier) sameTransaction(ctx context.Context, want, got *zeolite.Transac
 	if !bytes.Equal(want.User, got.User) || !bytes.Equal(want.Description, got.Description) {
 		return errors.New("user or description")
 	}
-	next, stop := iter.Pull2(got.Records)
-	defer stop()
-	for rec, err := range want.Records {
-		if err != nil {
-			return fmt.Errorf("source: %w", err)
-		}
-		copied, err, ok := next()
+	wanted, err := statesOf(want)
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	copied, err := statesOf(got)
+	if err != nil {
+		return err
+	}
+	for _, oid := range slices.Sorted(maps.Keys(wanted)) {
+		is, ok := copied[oid]
 		switch {
-		case err != nil:
-			return err
-		case !ok || copied.OID != rec.OID:
-			return fmt.Errorf("the record of %v is missing", rec.OID)
-		case (copied.Data == nil) != (rec.Data == nil) || !bytes.Equal(copied.Data, rec.Data):
-			return fmt.Errorf("the data of %v", rec.OID)
+		case !ok:
+			return fmt.Errorf("the record of %v is missing", oid)
+		case is != wanted[oid]:
+			return fmt.Errorf("the data of %v", oid)
 		}
-		if mayBeBlob(rec.Data) {
-			if err := c.sameBlob(ctx, rec.OID, rec.TID); err != nil {
-				return fmt.Errorf("the blob of %v: %w", rec.OID, err)
+		if wanted[oid].mayBeBlob {
+			if err := c.sameBlob(ctx, oid, want.TID); err != nil {
+				return fmt.Errorf("the blob of %v: %w", oid, err)
 			}
 		}
 	}
-	if _, _, ok := next(); ok {
-		return errors.New("it has more records than the source")
+	if len(copied) > len(wanted) {
+		return errors.New("it changes more objects than in the source")
 	}
 	return nil
+}
+
+// state is what a transaction left of an object.
+type state struct {
+	gone, mayBeBlob bool
+	sum             [sha256.Size]byte // of the record
+}
+
+// statesOf returns what a transaction left of each object it changed: the
+// order of records differs from server to server.
+func statesOf(txn *zeolite.TransactionRecord) (map[zeolite.OID]state, error) {
+	states := map[zeolite.OID]state{}
+	for rec, err := range txn.Records {
+		if err != nil {
+			return nil, err
+		}
+		states[rec.OID] = state{rec.Data == nil, mayBeBlob(rec.Data), sha256.Sum256(rec.Data)}
+	}
+	return states, nil
 }
 
 func (c *copier) sameBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID) error {

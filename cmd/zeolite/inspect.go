@@ -201,7 +201,11 @@ func tail(args []string) error {
 func printChange(w io.Writer, tid zeolite.TID, oids []zeolite.OID) {
 	const most = 12
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v  %s  %d objects:", tid, tid.Time().Format(time.DateTime), len(oids))
+	what := "objects"
+	if len(oids) == 1 {
+		what = "object"
+	}
+	fmt.Fprintf(&b, "%v  %s  %d %s:", tid, tid.Time().Format(time.DateTime), len(oids), what)
 	for i, oid := range oids {
 		if i == most {
 			b.WriteString(" …")

@@ -96,6 +96,18 @@ func TestLoadMissingFile(t *testing.T) {
 	}
 }
 
+// TestTrap35_SectionNamesAreLowercase, as ZConfig makes them: clients of a
+// storage "Main" ask for "main".
+func TestTrap35_SectionNamesAreLowercase(t *testing.T) {
+	c, err := filesLoader(nil).Parse("zeo.conf", strings.NewReader(zeoSection+"<filestorage Main>\n path /x/Y\n</filestorage>\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Storages[0]; s.Name != "main" || s.Spec.(*FileStorage).Path != "/x/Y" {
+		t.Errorf("the storage is named %q", s.Name)
+	}
+}
+
 func TestSubstitution(t *testing.T) {
 	const text = zeoSection + `
 %define Name some value

@@ -69,7 +69,7 @@ func TestGoldenUndo(t *testing.T) {
 	}
 }
 
-func TestGoldenLock(t *testing.T) {
+func TestTrap31_LockIsFlockWithPID(t *testing.T) {
 	db := newDB(t, Options{})
 	b, err := os.ReadFile(db.path + ".lock")
 	db.must(err)

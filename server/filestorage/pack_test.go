@@ -267,6 +267,28 @@ func TestPackErrors(t *testing.T) {
 	}
 }
 
+// TestTrap29_RedundantPackKeepsOld: a pack that finds nothing to do leaves the
+// copy that the one before it has kept; it may be the only backup.
+func TestTrap29_RedundantPackKeepsOld(t *testing.T) {
+	db := newDB(t, Options{})
+	var serial zeolite.TID
+	for i := range 3 {
+		serial = db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+			return tx.Store(ctx, 0, serial, storagetest.Record(fmt.Sprint(i)))
+		})
+	}
+	before := db.bytes()
+	db.pack(serial, false)
+	for range 2 {
+		if err := db.s.Pack(ctx, serial, zeolite.PackOptions{}); err != nil {
+			t.Logf("packing again: %v", err)
+		}
+		if old, err := os.ReadFile(db.path + ".old"); err != nil || string(old) != string(before) {
+			t.Errorf("the old file has %d bytes, %v; it had %d", len(old), err, len(before))
+		}
+	}
+}
+
 func TestPackKeepsOld(t *testing.T) {
 	for _, removeOld := range []bool{false, true} {
 		blobs := filepath.Join(t.TempDir(), "blobs")

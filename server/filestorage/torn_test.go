@@ -36,7 +36,7 @@ func smallFile(t testing.TB) (b []byte, starts []int) {
 
 // However a file is cut off, the whole transactions before that are there, and
 // what is cut off is kept.
-func TestTornAtEveryByte(t *testing.T) {
+func TestTrap28_TornAtEveryByte(t *testing.T) {
 	whole, starts := smallFile(t)
 	dir := t.TempDir()
 	for n := magicLen; n <= len(whole); n++ {

@@ -22,6 +22,7 @@ var blobTests = []test{
 	{"Several", testBlobSeveral},
 	{"Restore", testBlobRestore},
 	{"Undo", testBlobUndo},
+	{"UndoConflict", testBlobUndoConflict},
 	{"NotVisibleBeforeFinish", testBlobNotVisibleBeforeFinish},
 }
 
@@ -382,21 +383,28 @@ func testBlobUndo(e *env) {
 	e.reopen()
 	check()
 
-	// All blobs have the same record, but they are not the same state.
-	seventh := e.storeBlob(oid, sixth, []byte("three"))
-	err := e.refused(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
-		_, err := tx.Undo(e.ctx, second)
-		return err
-	})
-	e.wantUndoError(err, oid)
-	e.wantBlob(oid, seventh, []byte("three"))
-
 	created := e.oid()
 	born := e.storeBlob(created, 0, one)
 	unborn := e.undo(born)
 	e.wantGone(created)
 	e.wantNoBlob(created, unborn)
 	e.wantBlob(created, born, one)
+}
+
+// All blobs have the same record, but they are not the same state.
+func testBlobUndoConflict(e *env) {
+	e.blobs()
+	e.needUndo()
+	oid := e.oid()
+	first := e.storeBlob(oid, 0, []byte("one"))
+	second := e.storeBlob(oid, first, []byte("two"))
+	third := e.storeBlob(oid, second, []byte("three"))
+	err := e.refused(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		_, err := tx.Undo(e.ctx, second)
+		return err
+	})
+	e.wantUndoError(err, oid)
+	e.wantBlob(oid, third, []byte("three"))
 }
 
 func testBlobNotVisibleBeforeFinish(e *env) {

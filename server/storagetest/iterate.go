@@ -16,6 +16,7 @@ var iterateTests = []test{
 	{"CommitMeanwhile", testCommitMeanwhile},
 	{"Changes", testChanges},
 	{"NextRecord", testNextRecord},
+	{"NextRecordDeleted", testNextRecordDeleted},
 }
 
 func wantList[T comparable](e *env, what string, got, want []T) {
@@ -285,7 +286,7 @@ func testNextRecord(e *env) {
 		return nil
 	})
 	e.walk(oids, 0)
-	second := e.store(oids[2], first, Record("second"))
+	e.store(oids[2], first, Record("second"))
 	e.walk(oids, 0)
 	e.walk(oids[3:], oids[2]+1)
 	_, err = e.s.NextRecord(e.ctx, far+1)
@@ -293,13 +294,30 @@ func testNextRecord(e *env) {
 	_, err = e.s.NextRecord(e.ctx, 1<<64-1)
 	e.wantNotFound("NextRecord from the largest number", err)
 
+}
+
+func testNextRecordDeleted(e *env) {
+	e.need("record iteration", e.s.Info().RecordIteration)
+	oids := append([]zeolite.OID{zeolite.RootOID}, e.oids(6)...)
+	far := oids[6] + 70000
+	oids = append(oids, far)
+	slices.Sort(oids)
+	first := e.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		for _, oid := range oids {
+			if err := tx.Store(e.ctx, oid, 0, Record("first")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	second := e.store(oids[2], first, Record("second"))
 	e.remove(oids[0], first)
 	e.remove(oids[2], second)
 	e.remove(oids[3], first)
 	e.remove(far, first)
 	e.walk([]zeolite.OID{oids[1], oids[4], oids[5], oids[6]}, 0)
 	e.walk([]zeolite.OID{oids[4], oids[5], oids[6]}, oids[2])
-	_, err = e.s.NextRecord(e.ctx, far)
+	_, err := e.s.NextRecord(e.ctx, far)
 	e.wantNotFound("NextRecord of a deleted object, the last", err)
 }
 
