@@ -241,3 +241,35 @@ func TestWrongCommandLines(t *testing.T) {
 		}
 	}
 }
+
+// A pack refuses if objects are missing, unless it is told to go on.
+func TestPackDanglingReferences(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir)
+	first := commit(t, s, "root", func(ctx context.Context, txn zeolite.Txn) error {
+		return txn.Store(ctx, 0, 0, storagetest.Record("root"))
+	})
+	commit(t, s, "root", func(ctx context.Context, txn zeolite.Txn) error {
+		return txn.Store(ctx, 0, first, storagetest.Record("root", 99))
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "Data.fs")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := zeoliteCommand(t, "pack", file); code == 0 {
+		t.Error("a database with a dangling reference was packed")
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("a pack that was refused changed the file (%v)", err)
+	}
+	if code, out := zeoliteCommand(t, "pack", "--allow-dangling", file); code != 0 || !strings.HasPrefix(out, "Packed") {
+		t.Errorf("pack --allow-dangling: exit code %d\n%s", code, out)
+	}
+	if st, err := os.Stat(file); err != nil || st.Size() >= int64(len(before)) {
+		t.Errorf("nothing was packed (%v)", err)
+	}
+}
