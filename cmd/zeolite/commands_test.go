@@ -234,6 +234,7 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"log"}, {"load", "x.fs"}, {"load", "x.fs", "oid"}, {"history", "x.fs", "0x1@2"}, {"blob"}, {"blob", "put"},
 		{"copy", "a.fs"}, {"ping"}, {"pack", "--days", "-1", "x.fs"}, {"serve", "extra"}, {"serve", "-t", "-1"}, {"serve", "--check"},
+		{"serve", "-X", "zeo/address=1"},
 		{"serve", "-a", "host:port"}, {"serve", "-C", "x", "-f", "y"}, {"serve", "--max-record", "much"}, {"log", "--since", "soon", "x.fs"},
 	} {
 		if code, _ := zeoliteCommand(t, args...); code != 2 {
