@@ -61,9 +61,6 @@ func (c *certificates) load() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("<ssl>: %w", err)
 	}
-	if c.ssl.Authenticate == config.Dynamic {
-		return nil, fmt.Errorf("<ssl>: authenticate %s is not supported; name a file or a directory with the certificates of clients, or of their issuers", config.Dynamic)
-	}
 	pool, err := certPool(c.ssl.Authenticate)
 	if err != nil {
 		return nil, fmt.Errorf("<ssl>: %w", err)

@@ -234,10 +234,43 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"log"}, {"load", "x.fs"}, {"load", "x.fs", "oid"}, {"history", "x.fs", "0x1@2"}, {"blob"}, {"blob", "put"},
 		{"copy", "a.fs"}, {"ping"}, {"pack", "--days", "-1", "x.fs"}, {"serve", "extra"}, {"serve", "-t", "-1"}, {"serve", "--check"},
+		{"serve", "-X", "zeo/address=1"},
 		{"serve", "-a", "host:port"}, {"serve", "-C", "x", "-f", "y"}, {"serve", "--max-record", "much"}, {"log", "--since", "soon", "x.fs"},
 	} {
 		if code, _ := zeoliteCommand(t, args...); code != 2 {
 			t.Errorf("zeolite %s: exit code %d, want 2", strings.Join(args, " "), code)
 		}
+	}
+}
+
+// A pack refuses if objects are missing, unless it is told to go on.
+func TestPackDanglingReferences(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir)
+	first := commit(t, s, "root", func(ctx context.Context, txn zeolite.Txn) error {
+		return txn.Store(ctx, 0, 0, storagetest.Record("root"))
+	})
+	commit(t, s, "root", func(ctx context.Context, txn zeolite.Txn) error {
+		return txn.Store(ctx, 0, first, storagetest.Record("root", 99))
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "Data.fs")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := zeoliteCommand(t, "pack", file); code == 0 {
+		t.Error("a database with a dangling reference was packed")
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("a pack that was refused changed the file (%v)", err)
+	}
+	if code, out := zeoliteCommand(t, "pack", "--allow-dangling", file); code != 0 || !strings.HasPrefix(out, "Packed") {
+		t.Errorf("pack --allow-dangling: exit code %d\n%s", code, out)
+	}
+	if st, err := os.Stat(file); err != nil || st.Size() >= int64(len(before)) {
+		t.Errorf("nothing was packed (%v)", err)
 	}
 }

@@ -30,15 +30,11 @@ func (f *serveFlags) logger(cfg *config.Config) (*slog.Logger, *logFiles, error)
 		level = config.LevelAll
 	}
 	for _, h := range cfg.EventLog.Handlers {
-		lf := &logFile{spec: h}
-		if err := lf.open(); err != nil {
+		lf, err := openLogFile(h, time.Now())
+		if err != nil {
 			return nil, nil, errors.Join(err, logs.Close())
 		}
 		logs.files = append(logs.files, lf)
-		if h.OldFiles > 0 {
-			cfg.Warnings = append(cfg.Warnings, config.Warning{
-				Message: h.Path + ": log files are not rotated here; let another program do it and send SIGUSR2"})
-		}
 	}
 	return slog.New(&eventLog{logs: logs, level: level}), logs, nil
 }
@@ -46,10 +42,11 @@ func (f *serveFlags) logger(cfg *config.Config) (*slog.Logger, *logFiles, error)
 // logFiles are the places the log goes to. They are safe for concurrent use.
 type logFiles struct{ files []*logFile }
 
-// reopen opens the files again, after something has moved them away.
+// reopen opens the files again, after something has moved them away. Those that
+// are rotated here begin anew, as with runzeo.
 func (l *logFiles) reopen(log *slog.Logger) {
 	for _, f := range l.files {
-		if err := f.reopen(); err != nil {
+		if err := f.reopen(time.Now()); err != nil {
 			log.Error("cannot open the log file again", "error", err)
 		}
 	}
@@ -69,9 +66,19 @@ func (l *logFiles) Close() error {
 type logFile struct {
 	spec config.LogFile
 
-	mu   sync.Mutex
-	w    io.Writer
-	file *os.File // nil for the standard streams
+	mu       sync.Mutex
+	w        io.Writer // nil before the first entry, if that opens the file
+	file     *os.File  // nil for the standard streams
+	rotation rotation  // nil if the file is not rotated
+	failed   time.Time // when rotating failed last
+}
+
+func openLogFile(spec config.LogFile, now time.Time) (*logFile, error) {
+	f := &logFile{spec: spec, rotation: newRotation(spec, now)}
+	if spec.Delay {
+		return f, nil
+	}
+	return f, f.open()
 }
 
 func (f *logFile) open() error {
@@ -90,13 +97,16 @@ func (f *logFile) open() error {
 	return nil
 }
 
-func (f *logFile) reopen() error {
+func (f *logFile) reopen(now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.file
-	if old == nil {
+	if f.file == nil {
 		return nil
 	}
+	if f.rotation != nil {
+		return f.rotate(now)
+	}
+	old := f.file
 	if err := f.open(); err != nil {
 		return err
 	}
@@ -106,19 +116,60 @@ func (f *logFile) reopen() error {
 func (f *logFile) close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.file == nil {
-		return nil
+	var err error
+	if f.file != nil {
+		err = f.file.Close()
 	}
-	err := f.file.Close()
 	f.file, f.w = nil, io.Discard
 	return err
 }
 
-func (f *logFile) write(line string) error {
+// write writes an entry of the time now.
+func (f *logFile) write(line string, now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.w == nil {
+		if err := f.open(); err != nil {
+			return err
+		}
+	}
+	if err := f.rotateIfDue(len(line), now); err != nil {
+		// The log goes on in the old file.
+		line += fmt.Sprintf("cannot rotate the log file: %v\n", err)
+	}
 	_, err := io.WriteString(f.w, line)
 	return err
+}
+
+// rotateIfDue begins a new file if the next entry, of n bytes, belongs there. If
+// that fails it is tried again after a while.
+func (f *logFile) rotateIfDue(n int, now time.Time) error {
+	const again = time.Minute
+	if f.rotation == nil || f.file == nil || !f.failed.IsZero() && now.Sub(f.failed) < again {
+		return nil
+	}
+	st, err := f.file.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() || !f.rotation.due(st, n, now) {
+		return nil
+	}
+	f.failed = time.Time{}
+	if err := f.rotate(now); err != nil {
+		f.failed = now
+		return err
+	}
+	return nil
+}
+
+func (f *logFile) rotate(now time.Time) error {
+	old := f.file
+	moved := f.rotation.rotate(f.spec.Path, now)
+	if err := f.open(); err != nil {
+		return errors.Join(moved, err)
+	}
+	return errors.Join(moved, old.Close())
 }
 
 // eventLog is a slog.Handler that writes entries as Python's logging would.
@@ -159,7 +210,7 @@ func (e *eventLog) Handle(_ context.Context, r slog.Record) error {
 	var err error
 	for _, f := range e.logs.files {
 		if level >= f.spec.Level {
-			err = errors.Join(err, f.write(formatEntry(f.spec, r.Time, level, message)))
+			err = errors.Join(err, f.write(formatEntry(f.spec, r.Time, level, message), r.Time))
 		}
 	}
 	return err

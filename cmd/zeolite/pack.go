@@ -15,6 +15,11 @@ the address of a server, which goes on serving.
 
   zeolite pack 127.0.0.1:8100 --days 7
   zeolite pack var/Data.fs -b var/blobs
+
+If an object refers to one that does not exist, nothing is packed: what is missing
+may have been lost (zeolite check says more). --no-gc packs without looking, and
+--allow-dangling in spite of it; a server is like --no-gc with pack-gc false in its
+configuration.
 `
 
 func pack(args []string) error {
@@ -22,6 +27,7 @@ func pack(args []string) error {
 	t := targetFlags(&fs.FlagSet)
 	days := fs.Float64("days", 0, "keep the history of the last `N` days")
 	noGC := fs.Bool("no-gc", false, "keep objects that nothing refers to (files only)")
+	dangling := fs.Bool("allow-dangling", false, "pack although objects refer to others that do not exist (files only)")
 	if err := parseOne(fs, args, t, "a Data.fs or the address of a server"); err != nil {
 		return err
 	}
@@ -31,6 +37,10 @@ func pack(args []string) error {
 	if *noGC && !t.isFile() {
 		return &usageError{"--no-gc works on files only: a server decides for itself (pack-gc in its configuration)"}
 	}
+	if *dangling && !t.isFile() {
+		return &usageError{"--allow-dangling works on files only: stop the server, or set pack-gc false in its configuration"}
+	}
+	t.packDangling = *dangling
 	ctx, stop := interruptible()
 	defer stop()
 	t.writable = t.isFile() // packing needs no writable connection

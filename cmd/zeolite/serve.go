@@ -30,6 +30,7 @@ PostgreSQL.
   zeolite serve -a /run/zeo.sock -f var/Data.fs -b var/blobs
   zeolite serve --postgres 'host=db dbname=zodb user=zope'
   zeolite serve -C etc/zeo.conf        what runzeo -C serves, in the same way
+  zeolite serve -C etc/zeo.conf -X zeo/address=8101 -X filestorage/path=/tmp/copy.fs
   zeolite serve -C etc/zeo.conf --check
   zeolite serve --http 8080 --metrics  blobs and health over HTTP, and numbers
 
@@ -47,6 +48,7 @@ const (
 
 type serveFlags struct {
 	config               string
+	overrides            []string
 	check                bool
 	address, file, blobs string
 	postgres             string
@@ -62,6 +64,10 @@ func serve(args []string) error {
 	var f serveFlags
 	fs := newFlags("serve", serveHelp)
 	fs.StringVar(&f.config, "C", "", "read the configuration from zeo.conf `FILE`; other flags override it")
+	fs.Func("X", "with -C: `SECTION/KEY=VALUE` takes the place of a value in zeo.conf, as zeo/address=8100; may be given again", func(s string) error {
+		f.overrides = append(f.overrides, s)
+		return nil
+	})
 	fs.BoolVar(&f.check, "check", false, "with -C: only say whether the configuration is right")
 	fs.StringVar(&f.address, "a", "", "listen on `ADDRESS`: HOST:PORT, PORT (all hosts), or the path of a Unix socket (default "+defaultAddress+")")
 	fs.StringVar(&f.file, "f", "", "serve the database `FILE` (default data/Data.fs); created if absent")
@@ -88,6 +94,8 @@ func serve(args []string) error {
 		return &usageError{"--postgres does not go with -C, -f or -b: the database has the objects and the blobs"}
 	case f.check && f.config == "":
 		return &usageError{"--check needs -C FILE"}
+	case len(f.overrides) > 0 && f.config == "":
+		return &usageError{"-X needs -C FILE"}
 	}
 	if err := f.http.check(); err != nil {
 		return err
@@ -115,7 +123,7 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 	var cfg *config.Config
 	var err error
 	if f.config != "" {
-		if cfg, err = config.Load(f.config); err != nil {
+		if cfg, err = (&config.Loader{Overrides: f.overrides}).Load(f.config); err != nil {
 			return nil, err
 		}
 	} else {

@@ -26,6 +26,8 @@ type target struct {
 	writable bool
 	timeout  time.Duration
 	progress func(client.BlobProgress)
+
+	packDangling bool // of a file
 }
 
 // isFile tells a Data.fs from an address: it exists and is a file, or it has a
@@ -45,7 +47,9 @@ func (t *target) isFile() bool {
 func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if t.isFile() {
-		return filestorage.OpenContext(ctx, t.name, filestorage.Options{ReadOnly: !t.writable, BlobDir: t.blobs, Logger: log})
+		return filestorage.OpenContext(ctx, t.name, filestorage.Options{
+			ReadOnly: !t.writable, BlobDir: t.blobs, PackDangling: t.packDangling, Logger: log,
+		})
 	}
 	network, address, err := splitAddress(t.name, "127.0.0.1", "8100")
 	if err != nil {

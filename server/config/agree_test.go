@@ -19,16 +19,7 @@ import (
 // good and many bad, and compares what they accept and the values they find.
 // It needs a Python that has ZEO.
 func TestAgreesWithRunzeo(t *testing.T) {
-	python := os.Getenv("ZEOLITE_TEST_PYTHON")
-	if python == "" {
-		const why = "ZEOLITE_TEST_PYTHON does not name a Python that has ZEO"
-		if os.Getenv("ZEOLITE_TEST_REQUIRE_ALL") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	t.Setenv("ZEO_MSGPACK", "")
-	t.Setenv("INSTANCE_HOME", "")
+	python := needPython(t)
 	t.Setenv("ZCFG_PORT", "8123")
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
@@ -66,6 +57,84 @@ func TestAgreesWithRunzeo(t *testing.T) {
 	}
 }
 
+// needPython returns a Python that has ZEO, for a test whose environment says
+// nothing to either.
+func needPython(t *testing.T) string {
+	t.Helper()
+	python := os.Getenv("ZEOLITE_TEST_PYTHON")
+	if python == "" {
+		const why = "ZEOLITE_TEST_PYTHON does not name a Python that has ZEO"
+		if os.Getenv("ZEOLITE_TEST_REQUIRE_ALL") == "1" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	t.Setenv("ZEO_MSGPACK", "")
+	t.Setenv("INSTANCE_HOME", "")
+	return python
+}
+
+// TestOverridesAgreeWithRunzeo does the same with values for -X.
+func TestOverridesAgreeWithRunzeo(t *testing.T) {
+	python := needPython(t)
+	path := filepath.Join(t.TempDir(), "zeo.conf")
+	const text = `<zeo>
+  address 8100
+  read-only yes
+</zeo>
+<filestorage Main>
+  path /tmp/a.fs
+</filestorage>
+<filestorage Second>
+  path /tmp/b.fs
+  quota 5
+</filestorage>
+<demostorage third>
+  <filestorage base>
+    path /tmp/c.fs
+  </filestorage>
+  <mappingstorage changes/>
+</demostorage>
+<zeoclient fourth>
+  server 1
+  server localhost:2
+</zeoclient>
+<eventlog>
+  <logfile>
+    path STDOUT
+  </logfile>
+</eventlog>
+`
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cases := [][]string{
+		{}, {"zeo/address=8200"}, {"ZEO/Address=8200"}, {"zeo/address=localhost:8200", "zeo/read-only=no"}, {"zeo/msgpack=true"},
+		{"zeo/address=1", "zeo/address=2"}, {"zeo/address="}, {"zeo/address"}, {"zeo/addres=1"}, {"zeo/address=x:y"}, {"/address=1"},
+		{"zeo//address=1"}, {"=1"}, {"address=1"}, {"zeo=1"}, {"none/key=1"}, {"zeo/ssl/certificate=x"}, {"zeo/pid-filename=/tmp/a=b"},
+		{"filestorage/path=/tmp/new.fs"}, {"main/path=/tmp/new.fs"}, {"MAIN/path=/tmp/new.fs"}, {"second/path=/tmp/new.fs"},
+		{"second/quota=1MB", "filestorage/quota=2MB"}, {"filestorage/quota=1MB", "main/quota=2MB"}, {"filestorage/path=/tmp/1.fs", "filestorage/blob-dir=/tmp/1"},
+		{"demostorage/base/path=/tmp/new.fs"}, {"third/base/path=/tmp/new.fs"}, {"third/filestorage/path=/tmp/new.fs"}, {"base/path=/tmp/new.fs"},
+		{"third/other/path=/tmp/new.fs"}, {"fourth/server=5"}, {"zeoclient/server=5", "zeoclient/server=6"}, {"eventlog/level=debug"},
+		{"eventlog/logfile/path=/tmp/log"}, {"eventlog/logfile/format=%(message)s", "eventlog/logfile/level=error"},
+		{"eventlog/logfile/format=$x"}, {"zeo/address= 7 "}, {"second/path=$HOME"},
+	}
+	var lines []string
+	for _, c := range cases {
+		lines = append(lines, strings.Join(append([]string{path}, c...), "\t"))
+	}
+	accepted := 0
+	for i, answer := range askRunzeo(t, python, lines) {
+		if answer.Accepted {
+			accepted++
+		}
+		t.Run(strings.ReplaceAll(strings.Join(cases[i], " "), "/", "|"), func(t *testing.T) { compare(t, path, answer, cases[i]...) })
+	}
+	if accepted < 15 || len(cases)-accepted < 10 {
+		t.Errorf("runzeo accepts %d of %d: these are too much alike", accepted, len(cases))
+	}
+}
+
 type runzeoAnswer struct {
 	File     string
 	Accepted bool
@@ -100,7 +169,7 @@ func askRunzeo(t *testing.T, python string, paths []string) []runzeoAnswer {
 
 // compare reports where this package reads a file differently, and returns
 // whether the values could be compared.
-func compare(t *testing.T, path string, want runzeoAnswer) bool {
+func compare(t *testing.T, path string, want runzeoAnswer, overrides ...string) bool {
 	content := func() string {
 		b, _ := os.ReadFile(path)
 		return "\n" + string(b)
@@ -110,7 +179,7 @@ func compare(t *testing.T, path string, want runzeoAnswer) bool {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	c, err := new(Loader).parse(path, f)
+	c, err := (&Loader{Overrides: overrides}).parse(path, f)
 	if c != nil {
 		// runzeo checks paths as it reads.
 		err = errors.Join(err, c.Check())

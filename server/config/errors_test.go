@@ -70,7 +70,9 @@ func TestErrors(t *testing.T) {
 		{"packer", zeo + fs + " packer zc.FileStorage.PACKER\n</filestorage>\n",
 			"zeo.conf:6: <filestorage>: packer is not supported: it names Python code; leave it out, and set pack-gc no if that packer collected no garbage"},
 		{"password-function", "<zeo>\n address 1\n <ssl>\n certificate c\n password-function a.b\n authenticate DYNAMIC\n </ssl>\n</zeo>\n<mappingstorage/>\n",
-			"zeo.conf:5: <ssl>: password-function is not supported: it names a Python function; use a key file without a password"},
+			"zeo.conf:5: <ssl>: password-function is not supported: it names a Python function; use a key file without a password\n" +
+				"zeo.conf:6: <ssl>: authenticate \"DYNAMIC\": it trusts no client at all, unless a Python program adds certificates; " +
+				"name a file or a directory with the certificates of clients, or of their issuers"},
 		{"contradictions", zeo + fs + " create yes\n read-only yes\n</filestorage>\n<zeoclient 2>\n server h:1\n read-only yes\n read-only-fallback yes\n</zeoclient>\n",
 			"zeo.conf:4: <filestorage>: create and read-only contradict each other\n" +
 				"zeo.conf:9: <zeoclient 2>: read-only and read-only-fallback contradict each other"},

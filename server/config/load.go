@@ -37,6 +37,10 @@ type Loader struct {
 	Open func(path string) (io.ReadCloser, error)
 	// LookupEnv looks up an environment variable; nil means os.LookupEnv.
 	LookupEnv func(name string) (string, bool)
+	// Overrides are values that take the place of those in the file, each
+	// SECTION/KEY=VALUE, where SECTION is the name or the type of a section,
+	// and may be several, the outermost first: what runzeo's -X has.
+	Overrides []string
 }
 
 // Load reads the configuration in the file named path. If it fails with
@@ -82,6 +86,7 @@ func (l *Loader) parse(name string, r io.Reader) (*Config, error) {
 	if p.broken {
 		return nil, p.err()
 	}
+	p.override(root, l.Overrides)
 	return l.decode(root, p.diagnostics)
 }
 

@@ -36,13 +36,14 @@ type SSL struct {
 	Certificate string // PEM file of the server's certificate chain
 	Key         string // PEM file of its key; empty if in Certificate
 	// Authenticate is a PEM file or a directory of such files with the
-	// certificates, or their issuers', that clients may show; or DYNAMIC,
-	// which in ZEO means to trust nobody yet.
+	// certificates, or their issuers', that clients may show.
 	Authenticate string
 }
 
-// Dynamic is the SSL.Authenticate that names no file.
-const Dynamic = "DYNAMIC"
+// dynamic as authenticate names no file: nobody is trusted, until a Python
+// program that runs the server in itself adds certificates. A runzeo by itself
+// refuses every client then.
+const dynamic = "DYNAMIC"
 
 const reasonPassword = "it names a Python function; use a key file without a password"
 
@@ -101,16 +102,28 @@ func (d *decoder) ssl(s *section) *SSL {
 		field{name: "key", set: d.pathInDir(&t.Key)},
 		// Ignoring it would fail later, at the encrypted key.
 		field{name: "password-function", refused: reasonPassword},
-		field{name: "authenticate", set: d.trusted(&t.Authenticate), required: true},
+		field{name: "authenticate", set: d.clientsTrusted(&t.Authenticate), required: true},
 	)
 	d.checkPair(s, &t.Certificate, &t.Key)
 	return t
 }
 
+// clientsTrusted is trusted for a server: it must trust somebody.
+func (d *decoder) clientsTrusted(to *string) setter {
+	set := d.trusted(to)
+	return func(s string) error {
+		if s == dynamic {
+			return strictError("it trusts no client at all, unless a Python program adds certificates;" +
+				" name a file or a directory with the certificates of clients, or of their issuers")
+		}
+		return set(s)
+	}
+}
+
 func (d *decoder) trusted(to *string) setter {
 	return func(s string) error {
 		*to = s
-		if s != "" && s != Dynamic {
+		if s != "" && s != dynamic {
 			d.check(false, exists, s)
 		}
 		return nil

@@ -59,8 +59,9 @@
 //   - Packing keeps an object that only later transactions refer to, or write;
 //     Python drops it. It does not keep old revisions for the sake of later
 //     records that point to their data: the data moves to those. It keeps the
-//     last transaction, if without records, so that the last tid stays. A
-//     reference that leads nowhere is logged, where Python fails.
+//     last transaction, if without records, so that the last tid stays. Where
+//     a reference leads nowhere both refuse to collect garbage; ours can be
+//     told not to (Options.PackDangling).
 //   - Iterating over the objects passes over those that are gone, where Python
 //     raises POSKeyError and cannot go on.
 //   - The tid of an object that is gone is always an error; Python answers in

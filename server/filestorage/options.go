@@ -28,6 +28,9 @@ type Options struct {
 	// otherwise; PackRemoveOld makes it remove what it would keep as
 	// Data.fs.old and in <blob directory>.old.
 	PackWithoutGC, PackRemoveOld bool
+	// PackDangling makes Pack collect garbage although there are references to
+	// objects that do not exist, and log them. Without it, Pack refuses.
+	PackDangling bool
 
 	// SpillBytes is how much of a transaction is kept in memory before it
 	// goes to a temporary file; 0 means 8 MiB. TempDir is where; empty means

@@ -31,8 +31,10 @@ var _ zeolite.Packer = (*Storage)(nil)
 // Pack implements zeolite.Packer. With garbage collection an object also stays
 // if a later revision refers to it, even if it could not be reached then.
 //
-// References to objects that do not exist are logged and passed over. A
-// missing root is an error: everything would be garbage.
+// If an object that is kept refers to one that does not exist, garbage
+// collection fails before anything was changed, as Python's does: what is
+// missing may have been lost. With Options.PackDangling that is logged instead.
+// A missing root is always an error: everything would be garbage.
 func (s *Storage) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOptions) error {
 	if err := s.writable(ctx); err != nil {
 		return err
@@ -152,9 +154,18 @@ type packer struct {
 	// droppable is the length of all records before packPos, kept that of
 	// those that will be in the new file.
 	droppable, kept int64
-	dangling        int
+	marked          int64 // objects
 	markedTo        int64 // references of transactions up to here were marked
 	buf             [readGuess]byte
+
+	// givenBack are the records behind packPos that point to one before it, in
+	// file order. For what is said to dangle: dangling are these references;
+	// unmade are objects that are gone by a pointer to a record that says so,
+	// which Python's pack takes for objects; exempt are those that later
+	// records bring back, although they were not reached.
+	givenBack      []givenBack
+	dangling       []reference
+	unmade, exempt map[zeolite.OID]bool
 
 	out   *packWriter
 	index *index // of the new file
@@ -172,6 +183,13 @@ type packer struct {
 	since    time.Time // when phase began
 	told     time.Time
 	steps    int
+}
+
+// givenBack is a record that gives an object back the state it had in another
+// record.
+type givenBack struct {
+	oid  zeolite.OID
+	back int64
 }
 
 // markBit in a position of packer.current says that the object was reached.

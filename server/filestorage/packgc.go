@@ -2,6 +2,7 @@ package filestorage
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/zeolite-go/zeolite"
@@ -13,8 +14,12 @@ import (
 var errResurrected = errors.New("a transaction refers to an object that was found to be garbage")
 
 // mark marks the objects that can be reached from the root, or from any record
-// of a later transaction. It follows references level by level, in the order
-// of file positions: so the file is read mostly forward.
+// of a later transaction.
+//
+// A reference that leads nowhere is an error where Python's pack fails, too: if
+// it is in what could be reached from the root at p.tid, or in an old revision
+// that a later record gives back to such an object. What only later
+// transactions refer to may refer to anything.
 func (p *packer) mark() error {
 	if p.current.len() == 0 {
 		return nil
@@ -27,13 +32,29 @@ func (p *packer) mark() error {
 			Err:     &zeolite.NotFoundError{OID: zeolite.RootOID},
 		}
 	}
-	level, err := p.reachFromLater(level)
+	if err := p.follow(level, true); err != nil {
+		return err
+	}
+	if err := p.followGivenBack(); err != nil {
+		return err
+	}
+	if err := p.checkDangling(); err != nil {
+		return err
+	}
+	level, err := p.reachFromLater(level[:0])
 	if err != nil {
 		return err
 	}
+	return p.follow(level, false)
+}
+
+// follow marks what can be reached from the records of a level, level by
+// level, in the order of file positions: so the file is read mostly forward.
+// With strict it takes note of references that lead nowhere.
+func (p *packer) follow(level []int64, strict bool) error {
 	var oids []zeolite.OID
 	var next []int64
-	done, total := int64(0), int64(p.current.len())
+	total := int64(p.current.len())
 	w := newWindow(p.g.file)
 	for len(level) > 0 {
 		slices.Sort(level)
@@ -50,20 +71,13 @@ func (p *packer) mark() error {
 			if oids, err = p.references(oids[:0], h.oid, data); err != nil {
 				return err
 			}
-			for _, oid := range oids {
-				if next, ok = p.reach(next, oid); !ok {
-					p.dangles(h.oid, oid)
-				}
-			}
-			done++
-			if err := p.step("mark", done, total); err != nil {
+			next = p.reachAll(next, h.oid, oids, strict)
+			p.marked++
+			if err := p.step("mark", p.marked, total); err != nil {
 				return err
 			}
 		}
 		level, next = next, level
-	}
-	if p.dangling > 0 {
-		p.s.log.Warn("there are references to objects that do not exist", "path", p.s.path, "count", p.dangling)
 	}
 	return nil
 }
@@ -77,6 +91,76 @@ func (p *packer) reach(level []int64, oid zeolite.OID) ([]int64, bool) {
 		level = append(level, pos)
 	}
 	return level, ok
+}
+
+// reachAll marks the objects that one of them refers to.
+func (p *packer) reachAll(level []int64, from zeolite.OID, oids []zeolite.OID, strict bool) []int64 {
+	for _, oid := range oids {
+		if strict && p.exempt[oid] {
+			continue // reachFromLater comes to it
+		}
+		var ok bool
+		if level, ok = p.reach(level, oid); !ok && strict && !p.unmade[oid] {
+			p.dangles(from, oid)
+		}
+	}
+	return level
+}
+
+// followGivenBack marks what old revisions refer to that later records give
+// back to objects that were reached, as of p.tid. The first such record of an
+// object that was not reached makes no claims about what it refers to; but from
+// then on the object counts as reached.
+func (p *packer) followGivenBack() error {
+	var level []int64
+	for _, b := range p.givenBack {
+		if pos, ok := p.current.get(b.oid); !p.exempt[b.oid] && (!ok || pos&markBit == 0) {
+			if p.exempt == nil {
+				p.exempt = make(map[zeolite.OID]bool)
+			}
+			p.exempt[b.oid] = true
+		}
+	}
+	seen := make(map[zeolite.OID]bool)
+	for _, b := range p.givenBack {
+		if p.exempt[b.oid] && !seen[b.oid] {
+			seen[b.oid] = true
+			continue
+		}
+		h, data, err := p.recordAt(b.back, p.buf[:])
+		if err != nil {
+			return err
+		}
+		oids, err := p.references(nil, h.oid, data)
+		if err != nil {
+			return err
+		}
+		level = p.reachAll(level, h.oid, oids, true)
+	}
+	return p.follow(level, true)
+}
+
+// checkDangling refuses to pack if references lead nowhere, unless that is
+// allowed.
+func (p *packer) checkDangling() error {
+	n := len(p.dangling)
+	if n == 0 {
+		return nil
+	}
+	const logged = 10
+	for _, d := range p.dangling[:min(n, logged)] {
+		p.s.log.Warn("a reference dangles", "path", p.s.path, "from", d.from, "to", d.to)
+	}
+	if p.s.opts.PackDangling {
+		p.s.log.Warn("packing although there are references to objects that do not exist", "path", p.s.path, "count", n)
+		return nil
+	}
+	return &zeolite.StorageError{
+		Class: "builtins.KeyError",
+		Message: fmt.Sprintf("cannot collect garbage, and nothing was changed: references to objects that do not exist: %d, the first in oid %v",
+			n, p.dangling[0].from),
+		Err: &zeolite.NotFoundError{OID: p.dangling[0].to},
+	}
 }
 
 // reachFromLater adds what the transactions later than p.tid refer to.
@@ -104,9 +188,7 @@ func (p *packer) reachFromLater(level []int64) ([]int64, error) {
 			if oids, err = p.references(oids[:0], r.oid, data); err != nil {
 				return nil, err
 			}
-			for _, oid := range oids {
-				level, _ = p.reach(level, oid)
-			}
+			level = p.reachAll(level, r.oid, oids, false)
 			at = r.next()
 		}
 		pos = t.next()
@@ -162,12 +244,12 @@ func (p *packer) references(oids []zeolite.OID, of zeolite.OID, data []byte) ([]
 	return oids, nil
 }
 
+// reference is one object's to another.
+type reference struct{ from, to zeolite.OID }
+
 // dangles takes note of a reference to an object that does not exist.
 func (p *packer) dangles(from, to zeolite.OID) {
-	const logged = 10
-	if p.dangling++; p.dangling <= logged {
-		p.s.log.Warn("a reference dangles", "path", p.s.path, "from", from, "to", to)
-	}
+	p.dangling = append(p.dangling, reference{from, to})
 }
 
 // checkResurrected fails if the record of a transaction that was committed

@@ -1,5 +1,7 @@
 package filestorage
 
+import "github.com/zeolite-go/zeolite"
+
 // findCurrent walks the transactions up to p.tid and remembers the newest
 // record of each object, unless it says that the object is gone. It finds out
 // where later transactions begin, and which records they point back to.
@@ -48,6 +50,9 @@ func (p *packer) findCurrent() error {
 			}
 			if r.back != 0 && r.back < p.packPos {
 				p.targets[r.back] = 0
+				if p.gc {
+					p.givenBack = append(p.givenBack, givenBack{r.oid, r.back})
+				}
 			}
 			at = r.next()
 		}
@@ -76,6 +81,12 @@ func (p *packer) enter(w *window, h *txnHeader) error {
 			p.current.remove(r.oid)
 		} else {
 			p.current.set(r.oid, at)
+		}
+		if unmade := gone && r.back != 0; unmade || p.unmade[r.oid] {
+			if p.unmade == nil {
+				p.unmade = make(map[zeolite.OID]bool)
+			}
+			p.unmade[r.oid] = unmade
 		}
 		p.droppable += r.len()
 		at = r.next()

@@ -259,6 +259,7 @@ func testPackBlobs(e *env) {
 	put(3, kept, at(2), two)
 	put(4, garbage, 0, one)
 	put(5, removed, 0, one)
+	e.storeAt(at(5.5), zeolite.RootOID, at(1), Record("root", kept))
 	e.commit(zeolite.TxnMeta{TID: at(6)}, func(tx zeolite.Txn) error { return tx.Delete(e.ctx, removed, at(5)) })
 	put(7, kept, at(3), three)
 	e.pack(at(6.5), true)

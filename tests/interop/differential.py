@@ -97,17 +97,27 @@ def compare(dir, seed, address):
             tid = rnd.choice(before['txns'])[0] if rnd.random() < 0.7 else before['last']
             dangling = fsrefs_says(f'{dir}/theirs/Data.fs')
             when = pack_time(bytes.fromhex(tid))
-            their_pack = True
+            their_pack, refused = True, False
             try:
                 theirs.pack(when, referencesf)
-            except (KeyError, AssertionError):
-                # A reference leads nowhere; or it has lost count of what it
-                # copied.
-                their_pack = False
-            ours.pack(when)
+            except KeyError:
+                their_pack, refused = False, True  # a reference leads nowhere
+            except AssertionError:
+                their_pack = False  # it has lost count of what it copied
+            try:
+                ours.pack(when)
+            except KeyError as e:
+                if not refused:
+                    raise Differs(f'refuses to pack, where Python packs: {e}')
+            else:
+                if refused:
+                    raise Differs('packs, where Python refuses')
         with client('made') as ours:
             packed = everything(ours)
-    equal_packed(packed, everything_of(f'{dir}/theirs') if their_pack else None, before, tid)
+    if refused:
+        equal(packed, before, 'answers after a pack was refused')
+    else:
+        equal_packed(packed, everything_of(f'{dir}/theirs') if their_pack else None, before, tid)
 
     with client('new') as storage:
         Maker(storage, random_of(seed, 'ours'), True, packs=seed % 3 == 1).run(TRANSACTIONS)

@@ -1,6 +1,7 @@
 """Say what runzeo makes of configuration files.
 
-For each file named on standard input, print a line of JSON: whether runzeo
+For each file named on standard input, with values for -X behind it and tabs
+between, print a line of JSON: whether runzeo
 accepts the file, and what it reads from it, in the form that agree_test.go
 gives its own result.
 """
@@ -89,9 +90,12 @@ def eventlog(log):
     return {"level": log.level, "handlers": handlers}
 
 
-def read(path):
+def read(path, overrides):
     o = Options()
-    o.realize(["-C", path])
+    args = ["-C", path]
+    for spec in overrides:
+        args += ["-X", spec]
+    o.realize(args)
     msgpack = o.msgpack
     if not isinstance(msgpack, bool):
         msgpack = bool(os.environ.get("ZEO_MSGPACK"))
@@ -112,12 +116,12 @@ def read(path):
 
 def main():
     for line in sys.stdin:
-        path = line.rstrip("\n")
+        path, *overrides = line.rstrip("\n").split("\t")
         err = io.StringIO()
         answer = {"file": path}
         try:
             with contextlib.redirect_stderr(err):
-                answer["value"] = read(path)
+                answer["value"] = read(path, overrides)
             answer["accepted"] = True
         except SystemExit:
             answer["accepted"] = False
