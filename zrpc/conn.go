@@ -16,7 +16,7 @@ import (
 const (
 	DefaultMaxFrame    = 1 << 20
 	DefaultOutboxLimit = 64 << 20
-	DefaultNotSent     = 128 << 10
+	DefaultNotSent     = 64 << 10
 )
 
 // Options are the settings of a connection. The zero value means defaults.
@@ -117,7 +117,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 func (c *Conn) Start(h Handler) {
 	c.h = h
 	c.goroutines.Go(func() {
-		w := &writer{nc: c.nc, out: &c.out, enc: c.enc}
+		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc)}
 		err := w.run()
 		if err == nil {
 			err = ErrClosed

@@ -20,17 +20,8 @@ type directWriter struct {
 
 // newDirectWriter returns nil if nc is not a socket of its own, as with TLS.
 func newDirectWriter(nc net.Conn) *directWriter {
-	var conn syscall.Conn
-	switch nc := nc.(type) {
-	case *net.TCPConn:
-		conn = nc
-	case *net.UnixConn:
-		conn = nc
-	default:
-		return nil
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
+	raw := rawSocket(nc)
+	if raw == nil {
 		return nil
 	}
 	w := &directWriter{raw: raw}
@@ -57,4 +48,22 @@ func (w *directWriter) write(b []byte) (int, error) {
 		return 0, nil
 	}
 	return 0, os.NewSyscallError("write", w.err)
+}
+
+// rawSocket returns the socket that nc is, or nil.
+func rawSocket(nc net.Conn) syscall.RawConn {
+	var conn syscall.Conn
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		conn = nc
+	case *net.UnixConn:
+		conn = nc
+	default:
+		return nil
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
 }

@@ -433,10 +433,11 @@ func (p part) free() {
 
 // writer is the writing goroutine of a connection.
 type writer struct {
-	nc   net.Conn
-	out  *outbox
-	enc  Encoding
-	bufs net.Buffers
+	nc    net.Conn
+	out   *outbox
+	enc   Encoding
+	files *fileSender // nil where sendfile does not work
+	bufs  net.Buffers
 }
 
 // run writes until the outbox ends or something fails.
@@ -470,7 +471,9 @@ func (w *writer) step(st *stream) error {
 	switch {
 	case err == nil:
 		m.seal()
-		return w.writeMessage(m)
+		err = w.writeMessage(m)
+		yield()
+		return err
 	case errors.Is(err, io.EOF):
 		w.out.remove(st)
 		st.it.Close()
@@ -541,9 +544,12 @@ func (w *writer) flush() error {
 	return err
 }
 
-// writeMessage sends one message, copying a body that is in a file behind the
-// head, so that it is one write.
+// writeMessage sends one message. If its body is in a file, that is done by
+// sendfile, or by copying the body behind the head, so that it is one write.
 func (w *writer) writeMessage(m *Message) error {
+	if m.body.File != nil && w.files != nil && m.body.Len() >= sendfileFrom {
+		return w.files.write(m)
+	}
 	head, tail := m.head(), m.tail()
 	n := m.body.Len()
 	if n == 0 {
