@@ -27,19 +27,24 @@ func TestHold(t *testing.T) {
 			m.Bytes(content[:size(call.ID.num)])
 			call.SendReply(m)
 		}))
-		defer c.Close()
-		defer nb.Close()
 		w := &wire{t, nb, enc}
 		var others sync.WaitGroup
 		defer others.Wait()
+		defer c.Close()
+		defer nb.Close()
+		done := make(chan struct{})
+		defer close(done)
 		others.Go(func() {
-			for range calls {
-				m := c.BeginSend("news")
-				m.Tuple(0)
-				m.EndTuple(0)
-				if err := c.Send(m); err != nil {
-					t.Error(err)
+			for {
+				select {
+				case <-done:
+					return
+				default:
 				}
+				m := c.BeginSend("news")
+				m.Bytes(content[:1000])
+				_ = c.Send(m)
+				_ = c.WaitRoom(t.Context(), 10<<10)
 			}
 		})
 		var batch []byte
@@ -48,18 +53,17 @@ func TestHold(t *testing.T) {
 			batch = append(AppendFrameHeader(batch, len(payload)), payload...)
 		}
 		others.Go(func() {
-			if _, err := nb.Write(batch); err != nil {
-				t.Error(err)
-			}
+			_, _ = nb.Write(batch)
 		})
-		news := 0
-		for i := int64(0); i < calls || news < calls; {
+		for i := int64(0); i < calls; {
 			r := w.next()
+			got, _ := r.Args.([]byte)
 			if r.Name == "news" {
-				news++
+				if !bytes.Equal(got, content[:1000]) {
+					t.Fatalf("news of %d bytes, want 1000", len(got))
+				}
 				continue
 			}
-			got, _ := r.Args.([]byte)
 			if r.ID != Value(i) || !bytes.Equal(got, content[:size(i)]) {
 				t.Fatalf("reply %v of %d bytes, want %d of %d", r.ID, len(got), i, size(i))
 			}
