@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/zeolite-go/zeolite/tests/bench/load"
 	"github.com/zeolite-go/zeolite/tests/bench/process"
@@ -25,23 +24,17 @@ var works = map[string]func(load.Options) (*load.Result, error){
 func loadCommand(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ExitOnError)
 	var o load.Options
-	var oid uint64
 	work := fs.String("work", "load", "what to do: ping, load, commit, blob-get, blob-put")
-	fs.StringVar(&o.Address, "a", "127.0.0.1:8100", "address of the server: HOST:PORT, or the path of a Unix socket")
+	o.Flags(fs)
 	fs.StringVar(&o.Storage, "storage", "1", "name of the storage")
 	encoding := fs.String("encoding", "", "M (msgpack) or Z (pickle); default: what the server prefers")
 	secure := fs.Bool("tls", false, "use TLS; the certificate of the server is not checked")
 	cert := fs.String("cert", "", "with -tls: a `FILE` with the client's certificate and key")
-	fs.IntVar(&o.Conns, "conns", 4, "connections")
-	fs.IntVar(&o.Depth, "depth", 1, "calls under way on each connection")
-	fs.Int64Var(&o.Size, "size", 1024, "bytes of a record, or of a blob")
 	fs.IntVar(&o.Objects, "objects", 1000, "objects to load")
 	fs.IntVar(&o.Records, "records", 1, "records of a transaction")
 	fs.BoolVar(&o.Overlap, "overlap", false, "let all connections commit to the same objects")
 	fs.IntVar(&o.Piece, "piece", 59000, "bytes of the pieces of blobs that are sent")
-	fs.Uint64Var(&oid, "oid", 1, "oid of the first object; the objects from there on are overwritten")
-	fs.DurationVar(&o.Warmup, "warmup", 500*time.Millisecond, "time that is not measured")
-	fs.DurationVar(&o.Time, "time", 3*time.Second, "time that is measured")
+	fs.Uint64Var(&o.FirstOID, "oid", 1, "oid of the first object; the objects from there on are overwritten")
 	fs.IntVar(&o.Count, "count", 0, "with blobs: measure so many for each connection, instead of a time")
 	pid := fs.Int("pid", 0, "process id of the server, to measure its processor time and memory")
 	_ = fs.Parse(args)
@@ -49,7 +42,6 @@ func loadCommand(args []string) error {
 	if do == nil {
 		return fmt.Errorf("there is no work %q", *work)
 	}
-	o.FirstOID = oid
 	if *encoding != "" {
 		o.Encoding = (*encoding)[0]
 	}

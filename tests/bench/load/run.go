@@ -128,22 +128,34 @@ func (o *Options) run(workers []worker) (*Result, error) {
 		return nil, err
 	}
 	defer closeAll(conns)
-	start := time.Now().Add(o.Warmup)
-	w := &window{start: start, end: start.Add(o.Time)}
-	meters := make([]meter, len(workers))
-	errs := make([]error, len(workers))
-	var wg sync.WaitGroup
+	tasks := make([]task, len(workers))
 	for i, work := range workers {
 		c := conns[i]
 		c.enlarge()
-		if err := c.net.SetDeadline(w.end.Add(callTimeout)); err != nil {
+		if err := c.net.SetDeadline(time.Now().Add(o.Warmup + o.Time + callTimeout)); err != nil {
 			return nil, err
 		}
+		tasks[i] = func(m *meter) error { return work(c, m) }
+	}
+	return o.measure(tasks, func() { closeAll(conns) })
+}
+
+// A task is what one goroutine does, until the window is over.
+type task func(m *meter) error
+
+// measure runs all tasks at the same time. If one fails, giveUp makes the
+// others return.
+func (o *Options) measure(tasks []task, giveUp func()) (*Result, error) {
+	start := time.Now().Add(o.Warmup)
+	w := &window{start: start, end: start.Add(o.Time)}
+	meters := make([]meter, len(tasks))
+	errs := make([]error, len(tasks))
+	var wg sync.WaitGroup
+	for i, do := range tasks {
 		meters[i].window = w
 		wg.Go(func() {
-			if errs[i] = work(c, &meters[i]); errs[i] != nil {
-				w.stopped.Store(true)
-				closeAll(conns)
+			if errs[i] = do(&meters[i]); errs[i] != nil && !w.stopped.Swap(true) {
+				giveUp()
 			}
 		})
 	}
@@ -160,6 +172,29 @@ func (o *Options) run(workers []worker) (*Result, error) {
 		return nil, errors.New("nothing was done in the time")
 	}
 	return r, nil
+}
+
+// Repeat measures operations that are no calls of a ZEO server: each runs over
+// and over in a goroutine of its own, and returns the bytes it carried. If one
+// fails, giveUp makes the others return.
+func Repeat(o Options, ops []func() (int64, error), giveUp func()) (*Result, error) {
+	o.setDefaults()
+	tasks := make([]task, len(ops))
+	for i, op := range ops {
+		tasks[i] = func(m *meter) error {
+			for start := time.Now(); !m.window.over(start); {
+				n, err := op()
+				if err != nil {
+					return err
+				}
+				now := time.Now()
+				m.done(start, now, n)
+				start = now
+			}
+			return nil
+		}
+	}
+	return o.measure(tasks, giveUp)
 }
 
 // probe calls Probe at both ends of the window.
