@@ -26,46 +26,8 @@ func BlobPuts(o Options) (*Result, error) {
 			return o.repeat(m, func() error { return p.put(c, m) })
 		}
 	}
-	return o.runBlobs(workers)
+	return o.run(workers)
 }
-
-// repeat does something Count times, or until the window is over.
-func (o *Options) repeat(m *meter, do func() error) error {
-	for n := 0; ; n++ {
-		if o.Count > 0 && n == o.Count || o.Count == 0 && m.window.over(time.Now()) {
-			return nil
-		}
-		if err := do(); err != nil {
-			return err
-		}
-	}
-}
-
-// runBlobs runs workers for the window, or until they have done Count blobs
-// each.
-func (o *Options) runBlobs(workers []worker) (*Result, error) {
-	if o.Count == 0 {
-		return o.run(workers)
-	}
-	counted := *o
-	counted.Warmup, counted.Time, counted.Probe = 0, countedTime, nil
-	if o.Probe != nil {
-		o.Probe()
-	}
-	start := time.Now()
-	r, err := counted.run(workers)
-	if err != nil {
-		return nil, err
-	}
-	r.Seconds = time.Since(start).Seconds()
-	if o.Probe != nil {
-		o.Probe()
-	}
-	return r, nil
-}
-
-// countedTime is longer than any run that is counted takes.
-const countedTime = time.Hour
 
 // A putter is the state of one connection that uploads.
 type putter struct {
@@ -87,7 +49,7 @@ func (p *putter) put(c *Conn, m *meter) error {
 	}
 	for sent := int64(0); sent < p.options.Size; {
 		n := int(min(int64(p.options.Piece), p.options.Size-sent))
-		if err := c.send(0, true, "storeBlobChunk", blobPiece(sent, n)); err != nil {
+		if err := c.send(0, true, "storeBlobChunk", BlobPiece(sent, n)); err != nil {
 			return err
 		}
 		if sent += int64(n); m.window.includes(time.Now()) {
@@ -95,7 +57,7 @@ func (p *putter) put(c *Conn, m *meter) error {
 		}
 	}
 	p.version++
-	p.record = appendRecord(p.record[:0], blobRecordSize, p.oid, p.version)
+	p.record = Record(p.record[:0], blobRecordSize, p.oid, p.version)
 	if err := c.send(0, true, "storeBlobEnd", p.oid, p.serial, p.record, t.id); err != nil {
 		return err
 	}
@@ -163,7 +125,7 @@ func BlobGets(o Options) (*Result, error) {
 			})
 		}
 	}
-	return o.runBlobs(workers)
+	return o.run(workers)
 }
 
 // A download is one blob on its way. It belongs to the goroutine of its
@@ -178,19 +140,24 @@ type download struct {
 
 // get fetches the blob and compares it with what was put.
 func (d *download) get(c *Conn, m *meter) error {
-	c.onBlob = func(msg message) error {
-		before := d.received
-		err := d.message(msg)
-		if m.window.includes(c.now) {
-			m.bytes += d.received - before
-		}
-		return err
-	}
+	c.onBlob = d.counted(c, m)
 	defer func() { c.onBlob = nil }()
 	if _, err := c.Call("sendBlob", d.oid, d.tid); err != nil {
 		return err
 	}
 	return d.complete()
+}
+
+// counted takes the messages of a download, and lets a meter count the bytes.
+func (d *download) counted(c *Conn, m *meter) func(message) error {
+	return func(msg message) error {
+		before := d.received
+		err := d.message(msg)
+		if d.received > before && m.window.includes(c.now) {
+			m.bytes += d.received - before
+		}
+		return err
+	}
 }
 
 // complete tells why the download, which the server has answered, is not whole.
@@ -239,7 +206,7 @@ func (d *download) take(b []byte) error {
 	}
 	for len(b) > 0 {
 		n := min(len(b), maxPiece)
-		if d.received+int64(n) > d.size || !bytes.Equal(b[:n], blobPiece(d.received, n)) {
+		if d.received+int64(n) > d.size || !bytes.Equal(b[:n], BlobPiece(d.received, n)) {
 			return fmt.Errorf("blob %d differs from what was put, after byte %d", d.oid, d.received)
 		}
 		b, d.received = b[n:], d.received+int64(n)

@@ -50,9 +50,9 @@ func (t transaction) finish() (uint64, error) {
 		return 0, err
 	}
 	if tid <= t.c.told {
-		return 0, fmt.Errorf("commit %x after %x was known", tid, t.c.told)
+		t.c.disordered++
 	}
-	t.c.told = tid
+	t.c.told = max(t.c.told, tid)
 	return tid, nil
 }
 
@@ -110,7 +110,7 @@ func prepare(c *Conn, size int, first uint64, serials []uint64) error {
 	var record []byte
 	for _, i := range missing {
 		oid := first + uint64(i)
-		record = appendRecord(record[:0], size, oid, 1)
+		record = Record(record[:0], size, oid, 1)
 		if err := t.store(oid, serials[i], record); err != nil {
 			return err
 		}
@@ -243,7 +243,7 @@ func (w *committer) store(c *Conn) (transaction, error) {
 			break
 		}
 		oid := w.first + uint64(i)
-		w.record = appendRecord(w.record[:0], int(w.options.Size), oid, w.version)
+		w.record = Record(w.record[:0], int(w.options.Size), oid, w.version)
 		err = t.store(oid, serial, w.record)
 	}
 	return t, err

@@ -42,10 +42,10 @@ type Conn struct {
 	now    time.Time // when something was received last
 	nextID int
 
-	// registered is the answer to register; told the tid of the last
-	// invalidation, and of the last own commit; invalidations their number.
-	registered, told uint64
-	invalidations    int
+	// told is the last tid the server has told: by register, an invalidation
+	// or the end of an own commit. It must grow; disordered counts when not.
+	told       uint64
+	disordered uint64
 	// onInvalidation, if set, is told of each invalidation.
 	onInvalidation func(tid uint64, now time.Time)
 	// onBlob, if set, gets the messages of downloads.
@@ -115,10 +115,9 @@ func (c *Conn) handshake(t Target) error {
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	if c.registered, err = c.tid(m); err != nil {
+	if c.told, err = c.tid(m); err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	c.told = c.registered
 	return c.net.SetDeadline(time.Time{})
 }
 
@@ -230,10 +229,9 @@ func (c *Conn) oneWay(m message) error {
 			return err
 		}
 		if tid <= c.told {
-			return fmt.Errorf("invalidation of %x after one of %x, or after a commit of that name", tid, c.told)
+			c.disordered++
 		}
-		c.told = tid
-		c.invalidations++
+		c.told = max(c.told, tid)
 		if c.onInvalidation != nil {
 			c.onInvalidation(tid, c.now)
 		}

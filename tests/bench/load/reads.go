@@ -195,3 +195,10 @@ func pipeline(c *Conn, m *meter, requests []request, reply func(message) (slot i
 		fresh = append(fresh, slot)
 	}
 }
+
+// LoadFrames returns the sizes of the frames of a load of a record of size
+// bytes and of its reply, in msgpack.
+func LoadFrames(size int) (request, reply int) {
+	result := msgpack{}.appendValue(nil, make([]byte, size))
+	return len(newLoadCall(msgpack{}, 1).frame), 4 + 1 + 21 + 1 + 7 + 1 + len(result) + 10 + 1
+}

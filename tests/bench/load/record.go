@@ -37,15 +37,15 @@ const (
 	maxPiece    = 4 << 20
 )
 
-// blobPiece returns n bytes of the content of every blob, from an offset;
+// BlobPiece returns n bytes of the content of every blob, from an offset;
 // n is at most maxPiece.
-func blobPiece(offset int64, n int) []byte {
+func BlobPiece(offset int64, n int) []byte {
 	start := int(offset % noisePeriod)
 	return noise[start : start+n]
 }
 
-// appendRecord appends the record of an object, of exactly size bytes.
-func appendRecord(dst []byte, size int, oid, version uint64) []byte {
+// Record appends the record of an object, of exactly size bytes.
+func Record(dst []byte, size int, oid, version uint64) []byte {
 	body := size - MinRecord
 	dst = append(dst, recordHead...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(nameBytes+body))

@@ -32,7 +32,7 @@ type Options struct {
 	// blob does, counts with the part of it that lies in this time.
 	Warmup, Time time.Duration
 	// Count, if it is not zero, measures so many blobs for each connection,
-	// from the first byte to the last, instead of a time.
+	// from the start of the first to the end of the last, instead of a time.
 	Count int
 	// Probe, if set, is called when the measured time starts and when it ends.
 	Probe func()
@@ -63,17 +63,21 @@ type Result struct {
 	Ops       uint64 // calls, transactions or blobs
 	Bytes     int64  // of records or blobs
 	Conflicts uint64
-	Seconds   float64
-	Latency   stats.Histogram
+	// Disordered counts invalidations, and ends of own commits, that came after
+	// one with a larger tid: an error of the server.
+	Disordered uint64
+	Seconds    float64
+	Latency    stats.Histogram
 }
 
 // A Summary is a result in figures, for people and for files.
 type Summary struct {
-	Ops       uint64
-	Bytes     int64   `json:",omitempty"`
-	Conflicts uint64  `json:",omitempty"`
-	Seconds   float64 // that were measured
-	Rate      float64 // operations in a second
+	Ops        uint64
+	Bytes      int64   `json:",omitempty"`
+	Conflicts  uint64  `json:",omitempty"`
+	Disordered uint64  `json:",omitempty"`
+	Seconds    float64 // that were measured
+	Rate       float64 // operations in a second
 	// Latency in microseconds, from the sending of a call to the arrival of
 	// its reply.
 	P50, P90, P99, P999, Max float64
@@ -83,7 +87,7 @@ type Summary struct {
 func (r *Result) Summary() Summary {
 	q := func(q float64) float64 { return float64(r.Latency.Quantile(q).Nanoseconds()) / 1e3 }
 	return Summary{
-		Ops: r.Ops, Bytes: r.Bytes, Conflicts: r.Conflicts, Seconds: r.Seconds, Rate: float64(r.Ops) / r.Seconds,
+		Ops: r.Ops, Bytes: r.Bytes, Conflicts: r.Conflicts, Disordered: r.Disordered, Seconds: r.Seconds, Rate: float64(r.Ops) / r.Seconds,
 		P50: q(.5), P90: q(.9), P99: q(.99), P999: q(.999), Max: float64(r.Latency.Max().Nanoseconds()) / 1e3,
 	}
 }
@@ -132,12 +136,19 @@ func (o *Options) run(workers []worker) (*Result, error) {
 	for i, work := range workers {
 		c := conns[i]
 		c.enlarge()
-		if err := c.net.SetDeadline(time.Now().Add(o.Warmup + o.Time + callTimeout)); err != nil {
+		if err := c.net.SetDeadline(time.Now().Add(o.Warmup + o.Time + callTimeout + time.Duration(o.Count)*callTimeout)); err != nil {
 			return nil, err
 		}
 		tasks[i] = func(m *meter) error { return work(c, m) }
 	}
-	return o.measure(tasks, func() { closeAll(conns) })
+	r, err := o.measure(tasks, func() { closeAll(conns) })
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range conns {
+		r.Disordered += c.disordered
+	}
+	return r, nil
 }
 
 // A task is what one goroutine does, until the window is over.
@@ -148,6 +159,9 @@ type task func(m *meter) error
 func (o *Options) measure(tasks []task, giveUp func()) (*Result, error) {
 	start := time.Now().Add(o.Warmup)
 	w := &window{start: start, end: start.Add(o.Time)}
+	if o.Count > 0 {
+		w = &window{start: time.Now(), end: start.Add(countedTime)}
+	}
 	meters := make([]meter, len(tasks))
 	errs := make([]error, len(tasks))
 	var wg sync.WaitGroup
@@ -165,11 +179,14 @@ func (o *Options) measure(tasks []task, giveUp func()) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Seconds: o.Time.Seconds()}
+	if o.Count > 0 {
+		r.Seconds = time.Since(w.start).Seconds()
+		if o.Probe != nil {
+			o.Probe()
+		}
+	}
 	for i := range meters {
 		r.add(&meters[i])
-	}
-	if r.Ops == 0 {
-		return nil, errors.New("nothing was done in the time")
 	}
 	return r, nil
 }
@@ -182,28 +199,43 @@ func Repeat(o Options, ops []func() (int64, error), giveUp func()) (*Result, err
 	tasks := make([]task, len(ops))
 	for i, op := range ops {
 		tasks[i] = func(m *meter) error {
-			for start := time.Now(); !m.window.over(start); {
+			return o.repeat(m, func() error {
+				start := time.Now()
 				n, err := op()
-				if err != nil {
-					return err
-				}
-				now := time.Now()
-				m.done(start, now, n)
-				start = now
-			}
-			return nil
+				m.done(start, time.Now(), n)
+				return err
+			})
 		}
 	}
 	return o.measure(tasks, giveUp)
 }
 
-// probe calls Probe at both ends of the window.
+// countedTime is longer than any run that is counted takes.
+const countedTime = time.Hour
+
+// repeat does something Count times, or until the window is over.
+func (o *Options) repeat(m *meter, do func() error) error {
+	for n := 0; ; n++ {
+		if m.window.over(time.Now()) || o.Count > 0 && n == o.Count {
+			return nil
+		}
+		if err := do(); err != nil {
+			return err
+		}
+	}
+}
+
+// probe calls Probe at the start of the window, and at its end unless that
+// depends on the work.
 func (o *Options) probe(w *window) {
 	if o.Probe == nil {
 		return
 	}
 	time.Sleep(time.Until(w.start))
 	o.Probe()
+	if o.Count > 0 {
+		return
+	}
 	time.Sleep(time.Until(w.end))
 	o.Probe()
 }
