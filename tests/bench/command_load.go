@@ -1,0 +1,69 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/zeolite-go/zeolite/tests/bench/load"
+	"github.com/zeolite-go/zeolite/tests/bench/process"
+)
+
+// works are what "bench load" can do to a server.
+var works = map[string]func(load.Options) (*load.Result, error){
+	"ping":     load.Pings,
+	"load":     load.Loads,
+	"commit":   load.Commits,
+	"blob-get": load.BlobGets,
+	"blob-put": load.BlobPuts,
+}
+
+// loadCommand drives one server and prints a line of JSON.
+func loadCommand(args []string) error {
+	fs := flag.NewFlagSet("load", flag.ExitOnError)
+	var o load.Options
+	work := fs.String("work", "load", "what to do: ping, load, commit, blob-get, blob-put")
+	o.Flags(fs)
+	fs.StringVar(&o.Storage, "storage", "1", "name of the storage")
+	encoding := fs.String("encoding", "", "M (msgpack) or Z (pickle); default: what the server prefers")
+	secure := fs.Bool("tls", false, "use TLS; the certificate of the server is not checked")
+	cert := fs.String("cert", "", "with -tls: a `FILE` with the client's certificate and key")
+	fs.IntVar(&o.Objects, "objects", 1000, "objects to load")
+	fs.IntVar(&o.Records, "records", 1, "records of a transaction")
+	fs.BoolVar(&o.Overlap, "overlap", false, "let all connections commit to the same objects")
+	fs.IntVar(&o.Piece, "piece", 59000, "bytes of the pieces of blobs that are sent")
+	fs.Uint64Var(&o.FirstOID, "oid", 1, "oid of the first object; the objects from there on are overwritten")
+	fs.IntVar(&o.Count, "count", 0, "with blobs: measure so many for each connection, instead of a time")
+	pid := fs.Int("pid", 0, "process id of the server, to measure its processor time and memory")
+	_ = fs.Parse(args)
+	do := works[*work]
+	if do == nil {
+		return fmt.Errorf("there is no work %q", *work)
+	}
+	if *encoding != "" {
+		o.Encoding = (*encoding)[0]
+	}
+	if *secure {
+		o.TLS = &tls.Config{InsecureSkipVerify: true}
+	}
+	if *cert != "" {
+		pair, err := tls.LoadX509KeyPair(*cert, *cert)
+		if err != nil {
+			return err
+		}
+		o.TLS.Certificates = []tls.Certificate{pair}
+	}
+	usage := process.NewUsage(*pid)
+	o.Probe = usage.Probe
+	r, err := do(o)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(struct {
+		Work string
+		load.Summary
+		process.Used
+	}{*work, r.Summary(), usage.Used()})
+}

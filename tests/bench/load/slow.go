@@ -1,0 +1,106 @@
+package load
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// Slow says what slow readers do.
+type Slow struct {
+	Readers int
+	// Rate is how many bytes a second each of them reads.
+	Rate int64
+	// Loads is how many loads each of them asks for, at once.
+	Loads int
+	// BlobSize, if it is not zero, lets them download a blob of that size
+	// instead.
+	BlobSize int64
+}
+
+// smallBuffer is the receive buffer of a slow reader: what the kernel keeps is
+// no matter of the server's.
+const smallBuffer = 64 << 10
+
+// SlowReaders measures what Slow clients do to others: the latency of loads at
+// a fixed pace on a connection of its own, while they read.
+func SlowReaders(o Options, s Slow, pace time.Duration) (*Result, error) {
+	o.setDefaults()
+	serials, err := Prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	var blob []uint64
+	b := o
+	if s.BlobSize > 0 {
+		b.FirstOID, b.Size = o.FirstOID+uint64(o.Objects), s.BlobSize
+		if blob, err = prepareBlobs(b, 1); err != nil {
+			return nil, err
+		}
+	}
+	work := []worker{func(c *Conn, m *meter) error {
+		return pacedLoads(c, o, pace, serials, m, nil, nil)
+	}}
+	for range s.Readers {
+		work = append(work, func(c *Conn, m *meter) error {
+			if tcp, ok := c.net.(*net.TCPConn); ok {
+				if err := tcp.SetReadBuffer(smallBuffer); err != nil {
+					return err
+				}
+			}
+			c.in = make([]byte, 0, 32<<10)
+			slow := &slowConn{Conn: c, rate: s.Rate, start: time.Now()}
+			if blob != nil {
+				return slow.download(m, &download{enc: c.enc, oid: b.FirstOID, tid: blob[0], size: b.Size})
+			}
+			return slow.loads(o, m, s.Loads, serials)
+		})
+	}
+	return o.run(work)
+}
+
+// loads asks for n loads and reads the answers slowly, until the window is
+// over.
+func (s *slowConn) loads(o Options, m *meter, n int, serials []uint64) error {
+	requests := queuedLoads(s.enc, o, n)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		// The server may stop reading while it cannot write; at the end the
+		// connection is closed under this.
+		_, _ = s.net.Write(requests)
+	})
+	defer s.Close()
+	for !m.window.over(time.Now()) {
+		err := s.step(func(msg message) error {
+			oid := msg.pair[0]
+			if oid < o.FirstOID || oid-o.FirstOID >= uint64(len(serials)) {
+				return errOtherRecord
+			}
+			return checkLoad(s.enc, msg.args, int(o.Size), oid, serials[oid-o.FirstOID])
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// download downloads a blob slowly, until the window is over.
+func (s *slowConn) download(m *meter, d *download) error {
+	if err := startDownload(s.Conn, d); err != nil {
+		return err
+	}
+	for !m.window.over(time.Now()) {
+		err := s.step(func(msg message) error {
+			if !msg.oneWay {
+				return startDownload(s.Conn, d)
+			}
+			return d.message(msg)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

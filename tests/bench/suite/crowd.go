@@ -1,0 +1,88 @@
+package suite
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/zeolite-go/zeolite/tests/bench/load"
+	"github.com/zeolite-go/zeolite/tests/bench/process"
+)
+
+// fanOut measures how fast others hear of a commit.
+func (s *Suite) fanOut() error {
+	return each([]int{4, 64, 1000}, func(n int) error {
+		o := s.options()
+		o.Conns = n
+		every := 20 * time.Millisecond
+		if n == 1000 {
+			every = 100 * time.Millisecond
+		}
+		return s.run(Case{
+			Scenario: "invalidations", Name: fmt.Sprintf("c%d", n),
+			Title:      fmt.Sprintf("from the call of tpc_finish to the invalidation, %d listeners, a commit every %v", n, every),
+			Params:     map[string]float64{"conns": float64(n)},
+			Contenders: s.zeo(tcp, o, func(o load.Options) (*load.Result, error) { return load.FanOut(o, every) }),
+		})
+	})
+}
+
+// files is how many files this process, and a server, may have open.
+const files = 1 << 20
+
+// raiseFiles lets this process, and those it starts, open as many files as the
+// machine allows.
+func raiseFiles() (allowed uint64, err error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	raised := syscall.Rlimit{Cur: files, Max: max(files, limit.Max)}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
+		return raised.Cur, nil
+	}
+	limit.Cur = limit.Max
+	return limit.Cur, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+}
+
+// idle measures connections that do nothing.
+func (s *Suite) idle() error {
+	allowed, err := raiseFiles()
+	if err != nil {
+		return err
+	}
+	return each([]int{100, 1000, 10_000}, func(n int) error {
+		if uint64(n)+100 > allowed {
+			return fmt.Errorf("%d connections: only %d files may be open", n, allowed)
+		}
+		o := s.options()
+		o.Conns = n
+		return errors.Join(s.run(Case{
+			Scenario: "idle", Name: fmt.Sprintf("c%d", n), Title: fmt.Sprintf("%d idle connections", n),
+			Params: map[string]float64{"conns": float64(n)},
+			Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
+				o.Target = server.target(encoding)
+				return idling(server, o)
+			}),
+		}), s.stopAll())
+	})
+}
+
+func idling(server *Server, o load.Options) (Measurement, error) {
+	before, err := process.MemoryOf(server.PID)
+	if err != nil {
+		return Measurement{}, err
+	}
+	m := Measurement{Extra: map[string]float64{}}
+	start := time.Now()
+	err = load.Idle(o, func() error {
+		m.Extra["seconds to connect"] = time.Since(start).Seconds()
+		after, err := process.MemoryOf(server.PID)
+		m.Resident, m.Peak = after.Resident, after.Peak
+		m.Extra["resident MiB"] = float64(after.Resident) / (1 << 20)
+		m.Extra["KiB for each"] = float64(after.Resident-before.Resident) / 1024 / float64(o.Conns)
+		return err
+	})
+	return m, err
+}
