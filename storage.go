@@ -132,6 +132,9 @@ type Txn interface {
 
 	// Vote ends the first phase: everything that can fail has been done,
 	// space is reserved, and Finish will succeed unless the machine fails.
+	// A storage that others commit to may find conflicts here that Store did
+	// not see; it reports all of them, joined (see Conflicts), so that they
+	// can be resolved in a transaction that is begun anew.
 	Vote(ctx context.Context) error
 
 	// Finish commits: the transaction gets its TID, becomes durable, is

@@ -181,18 +181,23 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
 		return result, err
 	}
-	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}}
+	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}, stores: map[zeolite.OID]*entry{}}
 	if err := r.all(ctx); err != nil {
 		return result, err
 	}
 	if len(r.conflicts) > 0 {
 		return r.result, nil
 	}
-	err = t.voted.Vote(ctx)
-	if remote, ok := t.voted.(zeolite.Rewriter); ok && err == nil {
+	if err := t.voted.Vote(ctx); err != nil {
+		if !r.late(zeolite.Conflicts(err)) {
+			return r.result, err
+		}
+		return r.result, r.report()
+	}
+	if remote, ok := t.voted.(zeolite.Rewriter); ok {
 		r.result.Changed = append(r.result.Changed, remote.Rewritten()...)
 	}
-	return r.result, err
+	return r.result, nil
 }
 
 // lock gets the locks that a transaction needs, unless it has them since an
@@ -242,11 +247,11 @@ type replay struct {
 	t         *transaction
 	result    stubs.VoteResult
 	conflicts map[zeolite.OID]*zeolite.ConflictError // of objects not stored yet
+	stores    map[zeolite.OID]*entry                 // that met them
 }
 
 func (r *replay) all(ctx context.Context) error {
 	entries := r.t.log.entries
-	conflicting := map[zeolite.OID]*entry{}
 	for i := range entries {
 		e := &entries[i]
 		err := r.one(ctx, e)
@@ -259,17 +264,39 @@ func (r *replay) all(ctx context.Context) error {
 				delete(r.conflicts, e.oid)
 			}
 		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
-			r.conflicts[e.oid] = conflict
-			conflicting[e.oid] = e
+			r.conflicts[e.oid], r.stores[e.oid] = conflict, e
 		default:
 			return err
 		}
 	}
-	// In the order in which they were stored.
-	for i := range entries {
-		e := &entries[i]
+	return r.report()
+}
+
+// late takes down conflicts that only the vote of the storage found: others
+// committed to it meanwhile. False says that they cannot be resolved: an object
+// was only read, or it is not known which revision is in the way.
+func (r *replay) late(conflicts []*zeolite.ConflictError) bool {
+	for i := range r.t.log.entries {
+		if e := &r.t.log.entries[i]; e.op == opStore || e.op == opBlob {
+			r.stores[e.oid] = e
+		}
+	}
+	for _, c := range conflicts {
+		if c.Read || c.Committed == zeolite.ZeroTID || r.stores[c.OID] == nil {
+			return false
+		}
+		r.conflicts[c.OID] = c
+	}
+	return len(conflicts) > 0
+}
+
+// report puts the conflicts into the result, in the order in which the objects
+// were stored.
+func (r *replay) report() error {
+	for i := range r.t.log.entries {
+		e := &r.t.log.entries[i]
 		c := r.conflicts[e.oid]
-		if c == nil || conflicting[e.oid] != e {
+		if c == nil || r.stores[e.oid] != e {
 			continue
 		}
 		data, err := r.t.log.data(e)

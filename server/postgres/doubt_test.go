@@ -237,7 +237,7 @@ func TestServerDiesInCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It has its TID and the lock of all commits.
-	c, err := tx.(*txn).choose(t.Context())
+	c, err := tx.(*txn).renumber(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

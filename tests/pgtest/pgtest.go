@@ -83,8 +83,22 @@ func Database(t testing.TB) string {
 // Database makes an empty database and returns its DSN.
 func (c *Cluster) Database(t testing.TB) string {
 	t.Helper()
+	return c.make(t, "")
+}
+
+// Copy makes a database with what is in another one, to which nobody may be
+// connected, and returns its DSN.
+func (c *Cluster) Copy(t testing.TB, dsn string) string {
+	t.Helper()
+	return c.make(t, " TEMPLATE "+databaseName(dsn))
+}
+
+func databaseName(dsn string) string { return dsn[strings.LastIndex(dsn, "=")+1:] }
+
+func (c *Cluster) make(t testing.TB, template string) string {
+	t.Helper()
 	name := fmt.Sprintf("test%d", databases.Add(1))
-	if _, err := c.SQL("postgres", "CREATE DATABASE "+name); err != nil {
+	if _, err := c.SQL("postgres", "CREATE DATABASE "+name+template); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -102,7 +116,7 @@ func (c *Cluster) Database(t testing.TB) string {
 // its rows.
 func (c *Cluster) Query(t testing.TB, dsn, script string) []string {
 	t.Helper()
-	out, err := c.SQL(dsn[strings.LastIndex(dsn, "=")+1:], script)
+	out, err := c.SQL(databaseName(dsn), script)
 	if err != nil {
 		t.Fatal(err)
 	}
