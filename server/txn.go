@@ -181,7 +181,7 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
 		return result, err
 	}
-	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}, stores: map[zeolite.OID]*entry{}}
+	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}, stores: map[zeolite.OID]int{}}
 	if err := r.all(ctx); err != nil {
 		return result, err
 	}
@@ -247,7 +247,7 @@ type replay struct {
 	t         *transaction
 	result    stubs.VoteResult
 	conflicts map[zeolite.OID]*zeolite.ConflictError // of objects not stored yet
-	stores    map[zeolite.OID]*entry                 // that met them
+	stores    map[zeolite.OID]int                    // the entries that met them
 }
 
 func (r *replay) all(ctx context.Context) error {
@@ -264,7 +264,7 @@ func (r *replay) all(ctx context.Context) error {
 				delete(r.conflicts, e.oid)
 			}
 		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
-			r.conflicts[e.oid], r.stores[e.oid] = conflict, e
+			r.conflicts[e.oid], r.stores[e.oid] = conflict, i
 		default:
 			return err
 		}
@@ -278,11 +278,12 @@ func (r *replay) all(ctx context.Context) error {
 func (r *replay) late(conflicts []*zeolite.ConflictError) bool {
 	for i := range r.t.log.entries {
 		if e := &r.t.log.entries[i]; e.op == opStore || e.op == opBlob {
-			r.stores[e.oid] = e
+			r.stores[e.oid] = i
 		}
 	}
 	for _, c := range conflicts {
-		if c.Read || c.Committed == zeolite.ZeroTID || r.stores[c.OID] == nil {
+		_, stored := r.stores[c.OID]
+		if c.Read || c.Committed == zeolite.ZeroTID || !stored {
 			return false
 		}
 		r.conflicts[c.OID] = c
@@ -296,7 +297,7 @@ func (r *replay) report() error {
 	for i := range r.t.log.entries {
 		e := &r.t.log.entries[i]
 		c := r.conflicts[e.oid]
-		if c == nil || r.stores[e.oid] != e {
+		if c == nil || r.stores[e.oid] != i {
 			continue
 		}
 		data, err := r.t.log.data(e)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // MessageIterator makes the messages of a stream, one at a time: a blob, as a
@@ -66,6 +67,8 @@ type stream struct {
 // outbox holds what a connection has to send. Any goroutine may put into it;
 // the writing goroutine alone takes from it.
 type outbox struct {
+	sent atomic.Int64 // bytes that were given to the connection
+
 	mu    sync.Mutex
 	more  sync.Cond // for the writer: something to send
 	room  sync.Cond // for others: less is queued, or all is over
@@ -402,6 +405,7 @@ func (w *writer) step(st *stream) error {
 	switch {
 	case err == nil:
 		m.seal()
+		w.out.sent.Add(int64(m.size()))
 		return w.writeMessage(m)
 	case errors.Is(err, io.EOF):
 		w.out.remove(st)
@@ -452,6 +456,7 @@ func (w *writer) writeParts(parts []part) error {
 		p.free()
 		parts[i] = part{}
 	}
+	w.out.sent.Add(int64(n))
 	w.out.wrote(n)
 	return err
 }

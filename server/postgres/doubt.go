@@ -26,6 +26,7 @@ func (t *txn) afterDoubt(ctx context.Context, c *commit, cause error) error {
 	if conn := t.conn.Conn(); !conn.IsClosed() {
 		return cause // the database said so itself
 	}
+	s.counters.doubts.Add(1)
 	s.log.Warn("the connection broke during a commit", "storage", s.name, "tid", c.tid, "error", cause)
 	limit, cancel := context.WithTimeout(ctx, s.opts.DoubtTimeout)
 	defer cancel()

@@ -198,6 +198,7 @@ func (t *txn) renumber(ctx context.Context) (*commit, error) {
 		return nil, err
 	}
 	t.commit = c
+	t.s.counters.renumbered.Add(1)
 	return c, nil
 }
 

@@ -37,6 +37,7 @@ type Storage struct {
 	oids      allocator
 	spools    spools
 	batches   batches
+	counters  counters
 	owner     int64 // names this server among those that upload
 	info      atomic.Pointer[zeolite.Info]
 }

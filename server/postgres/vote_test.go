@@ -186,6 +186,9 @@ func TestFinishInAnotherOrder(t *testing.T) {
 		}
 		shown = append(shown, info.TID)
 	}
+	if st := s.Stats(); st.Renumbered != 2 || st.Voted != 0 {
+		t.Errorf("%+v", st)
+	}
 	if fmt.Sprint(shown) != fmt.Sprint(tids) {
 		t.Errorf("the database has %v, finished were %v", shown, tids)
 	}
@@ -304,6 +307,9 @@ func TestStalledVoters(t *testing.T) {
 	var failed *zeolite.StorageError
 	if err := late.Vote(ctx); !errors.As(err, &failed) || !strings.Contains(err.Error(), "all 3 connections for commits") {
 		t.Errorf("Vote: %v", err)
+	}
+	if st := s.Stats(); st.Voted != conns || st.OldestVote == 0 || st.Pools[1].Busy != conns || st.Pools[1].Max != conns || st.Pools[1].GivenUp == 0 {
+		t.Errorf("%+v", st)
 	}
 	// Everything else goes on.
 	if _, err := s.LoadBefore(ctx, 1, zeolite.MaxTID); !errors.As(err, new(*zeolite.NotFoundError)) {
