@@ -338,3 +338,12 @@ type Watcher interface {
 	// everything read before may be stale.
 	Watch(publish Publish, lost func())
 }
+
+// Follower is a Watcher that can make sure that it knows what others committed.
+// A server does so when a client registers, which may come from another server
+// on the same database: it must not find itself in the future.
+type Follower interface {
+	Watcher
+	// CatchUp publishes all that has been committed up to now, by anybody.
+	CatchUp(ctx context.Context) error
+}

@@ -223,7 +223,7 @@ func TestServerDiesInCommit(t *testing.T) {
 	p, dsn := newProxy(t, direct)
 	dying, living, a := storage(t, Options{DSN: dsn}), storage(t, Options{DSN: direct}), newAdmin(t, direct)
 	serial := put(t, living, store(t.Context(), 1, 0, "first"))
-	if err := dying.catchUpNow(t.Context()); err != nil {
+	if err := dying.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	tx, err := dying.Begin(t.Context(), zeolite.TxnMeta{})

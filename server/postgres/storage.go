@@ -47,7 +47,7 @@ var (
 	_ zeolite.Undoer      = (*Storage)(nil)
 	_ zeolite.Packer      = (*Storage)(nil)
 	_ zeolite.BlobStorage = (*Storage)(nil)
-	_ zeolite.Watcher     = (*Storage)(nil)
+	_ zeolite.Follower    = (*Storage)(nil)
 )
 
 // Open opens the database that opts.DSN names. If it has no tables yet they are

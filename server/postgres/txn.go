@@ -160,7 +160,7 @@ func (s *Storage) conflict(ctx context.Context, conflicts []*zeolite.ConflictErr
 		all, last = append(all, c), max(last, c.Committed)
 	}
 	if last > s.publisher.horizon() {
-		if err := s.catchUpNow(ctx); err != nil {
+		if err := s.CatchUp(ctx); err != nil {
 			return err
 		}
 	}

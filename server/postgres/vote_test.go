@@ -66,7 +66,7 @@ func TestConflictsFoundByVote(t *testing.T) {
 		}
 	}
 	first := put(t, one, all(0, "first", 1, 2, 3, 4))
-	if err := deaf.catchUpNow(ctx); err != nil {
+	if err := deaf.CatchUp(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, oid := range []zeolite.OID{1, 2, 3, 4} {
