@@ -16,10 +16,16 @@ func zeoliteArgs(o Options) []string {
 	if o.Config != "" {
 		return []string{"serve", "-C", o.Config}
 	}
-	args := []string{"serve", "-a", o.Address, "-f", o.Path}
-	if o.BlobDir != "" {
-		args = append(args, "-b", o.BlobDir)
+	args := []string{"serve", "-a", o.Address}
+	if o.Postgres != "" {
+		args = append(args, "--postgres", o.Postgres)
+	} else {
+		args = append(args, "-f", o.Path)
+		if o.BlobDir != "" {
+			args = append(args, "-b", o.BlobDir)
+		}
 	}
+	args = append(args, o.Flags...)
 	if o.Msgpack {
 		args = append(args, "--msgpack")
 	}

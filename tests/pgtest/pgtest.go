@@ -22,8 +22,11 @@ var databases atomic.Int64
 
 // Main runs the tests and removes the cluster that they shared. Without it the
 // server still ends with the process, but its directory stays.
-func Main(m *testing.M) int {
-	code := m.Run()
+func Main(m *testing.M) int { return End(m.Run()) }
+
+// End is the last part of Main: it removes the shared cluster, and returns the
+// code to exit with if code was that of the tests.
+func End(code int) int {
 	if shared.cluster != nil {
 		if err := shared.cluster.Remove(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
