@@ -156,6 +156,16 @@ type Rewriter interface {
 	Rewritten() []OID
 }
 
+// Holder is a Txn of a storage that others commit to. It can keep them away
+// from objects while a conflict is resolved: or whoever resolves it might meet
+// the next one, for ever.
+type Holder interface {
+	// Hold takes back all that the open transaction was given, as if it had
+	// just begun, and keeps everybody else from changing these objects until
+	// it ends. If it fails, the transaction can only be aborted.
+	Hold(ctx context.Context, oids []OID) error
+}
+
 // Publish is called by a storage exactly once for each transaction it commits,
 // in TID order over all transactions, when the transaction is durable and
 // before any load can show it. oids are the objects that changed, each once.

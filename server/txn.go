@@ -28,6 +28,7 @@ type transaction struct {
 	// Between vote and the end:
 	locks *commitLock
 	voted zeolite.Txn
+	held  zeolite.Txn // in place of voted, while the client resolves conflicts
 	timer *time.Timer
 }
 
@@ -166,7 +167,7 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 		// votes again, or aborts. It also keeps its locks, so that what it
 		// resolved cannot meet the next conflict.
 		s.counters.conflicts.Add(1)
-		t.abortVote()
+		t.hold(ctx)
 	}
 	return result, err
 }
@@ -178,7 +179,9 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if err := s.lock(ctx, t); err != nil {
 		return result, err
 	}
-	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
+	if t.held != nil {
+		t.voted, t.held = t.held, nil
+	} else if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
 		return result, err
 	}
 	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}, stores: map[zeolite.OID]int{}}
@@ -447,11 +450,25 @@ func (s *session) endTransaction() {
 	}
 }
 
-// abortVote takes back what a vote did in the storage.
+// hold takes back what a vote did in the storage. If others commit to it, too,
+// they are kept away like the other clients of this server.
+func (t *transaction) hold(ctx context.Context) {
+	if holder, ok := t.voted.(zeolite.Holder); ok {
+		if oids, whole := t.objects(); !whole && holder.Hold(ctx, oids) == nil {
+			t.held, t.voted = t.voted, nil
+			return
+		}
+	}
+	t.abortVote()
+}
+
+// abortVote takes back what a vote did in the storage, and lets go of it.
 func (t *transaction) abortVote() {
-	if t.voted != nil {
-		t.voted.Abort()
-		t.voted = nil
+	for _, txn := range []*zeolite.Txn{&t.voted, &t.held} {
+		if *txn != nil {
+			(*txn).Abort()
+			*txn = nil
+		}
 	}
 }
 

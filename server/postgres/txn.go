@@ -32,7 +32,7 @@ type txn struct {
 	index   map[zeolite.OID]int // into records
 	reads   map[zeolite.OID]zeolite.TID
 	undone  map[zeolite.TID]struct{}
-	conn    *pgxpool.Conn // from Vote on
+	conn    *pgxpool.Conn // from Vote on, or Hold
 	commit  *commit       // what is written there
 }
 

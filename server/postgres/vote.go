@@ -41,8 +41,8 @@ func (t *txn) Vote(ctx context.Context) error {
 	return nil
 }
 
-// prepare takes a connection and locks, checks everything under them, and
-// writes. If it fails, nothing is held. It is called with mu held.
+// prepare takes a connection and locks, unless Hold has, checks everything under
+// them, and writes. If it fails, nothing is held. It is called with mu held.
 func (t *txn) prepare(ctx context.Context) error {
 	s := t.s
 	ctx, leave, err := s.enter(ctx)
@@ -51,32 +51,86 @@ func (t *txn) prepare(ctx context.Context) error {
 	}
 	defer leave()
 	for range s.opts.CommitConns + 1 {
-		conn, err := s.commitConn(ctx)
-		if err != nil {
+		if err := t.connect(ctx); err != nil {
 			return err
 		}
-		c, err := t.claim(ctx, conn.Conn())
-		if err == nil {
-			s.mu.Lock()
-			if s.closed {
-				err = zeolite.ErrClosed
-			} else {
-				s.open[t] = time.Now()
-				s.working.Add(1)
-				t.conn, t.commit = conn, c
-			}
-			s.mu.Unlock()
-		}
-		if err == nil {
+		conn := t.conn.Conn()
+		if t.commit, err = t.claim(ctx, conn); err == nil {
 			return nil
 		}
-		broken := conn.Conn().IsClosed()
-		rollBack(conn)
+		broken := conn.IsClosed()
+		t.disconnect()
 		if !broken || ctx.Err() != nil {
 			return t.refusal(ctx, err)
 		}
 	}
 	return s.fault(ctx, "cannot vote", fmt.Errorf("all connections broke"))
+}
+
+// connect takes a connection and begins a transaction of the database there,
+// unless Hold has done so. It is called with mu held.
+func (t *txn) connect(ctx context.Context) error {
+	if t.conn != nil {
+		return nil
+	}
+	s := t.s
+	conn, err := s.commitConn(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		conn.Release()
+		return zeolite.ErrClosed
+	}
+	s.open[t] = time.Now()
+	s.working.Add(1)
+	t.conn = conn
+	return nil
+}
+
+// Hold implements zeolite.Holder. The objects are locked, as by a vote, and what
+// was committed to them before is published, so that no store that relies on an
+// older revision is mistaken for a good one.
+func (t *txn) Hold(ctx context.Context, oids []zeolite.OID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.expect("Hold", open); err != nil {
+		return err
+	}
+	ctx, leave, err := t.s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	t.records, t.undone = nil, nil
+	clear(t.index)
+	clear(t.reads)
+	var keys []int64
+	for _, oid := range oids {
+		keys = append(keys, int64(oid))
+	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	if err := t.connect(ctx); err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	t.queueBegin(b)
+	b.Queue("SELECT pg_advisory_xact_lock(zoid) FROM unnest($1::bigint[]) AS l (zoid)", keys)
+	if err := t.conn.Conn().SendBatch(ctx, b).Close(); err != nil {
+		t.disconnect()
+		return t.refusal(ctx, err)
+	}
+	return t.s.CatchUp(ctx)
+}
+
+// queueBegin adds the begin of a transaction to a batch, unless it has begun.
+func (t *txn) queueBegin(b *pgx.Batch) {
+	if t.conn.Conn().PgConn().TxStatus() == 'I' {
+		b.Queue("BEGIN")
+	}
 }
 
 // commitConn takes a connection of the pool for commits. It waits for one for a
@@ -198,7 +252,7 @@ func (t *txn) queueConflicts(b *pgx.Batch, written bool) {
 // claim does what prepare needs on its connection.
 func (t *txn) claim(ctx context.Context, conn *pgx.Conn) (*commit, error) {
 	b := &pgx.Batch{}
-	b.Queue("BEGIN")
+	t.queueBegin(b)
 	if oids, write := t.locks(); oids != nil {
 		b.Queue(lockQuery, oids, write)
 	}

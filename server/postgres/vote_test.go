@@ -186,7 +186,7 @@ func TestFinishInAnotherOrder(t *testing.T) {
 		}
 		shown = append(shown, info.TID)
 	}
-	if st := s.Stats(); st.Renumbered != 2 || st.Voted != 0 {
+	if st := s.Stats(); st.Renumbered != 3 || st.Voted != 0 {
 		t.Errorf("%+v", st)
 	}
 	if fmt.Sprint(shown) != fmt.Sprint(tids) {
@@ -389,5 +389,76 @@ func TestManyVoters(t *testing.T) {
 	wg.Wait()
 	if n := newAdmin(t, dsn).number("SELECT count(*) FROM transaction WHERE tid > 0"); n != workers*commits || len(tids) != n {
 		t.Errorf("%d transactions, %d tids, want %d", n, len(tids), workers*commits)
+	}
+}
+
+// Who resolves a conflict is not overtaken again: between its votes it keeps
+// other servers from its objects.
+func TestHold(t *testing.T) {
+	dsn := pgtest.Database(t)
+	one, two := storage(t, Options{DSN: dsn}), storage(t, Options{DSN: dsn})
+	a, ctx := newAdmin(t, dsn), t.Context()
+	first := put(t, one, store(ctx, 1, 0, "first"))
+	tx := begun(t, one, store(ctx, 1, first, "mine"))
+	if err := two.CatchUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	second := put(t, two, store(ctx, 1, first, "second"))
+	if conflicts := zeolite.Conflicts(tx.Vote(ctx)); len(conflicts) != 1 || conflicts[0].Committed != second {
+		t.Fatalf("conflicts: %v", conflicts)
+	}
+	third := put(t, two, store(ctx, 1, second, "third"))
+	if err := tx.(zeolite.Holder).Hold(ctx, []zeolite.OID{1, 7, 1}); err != nil {
+		t.Fatal(err)
+	}
+	// What came before it is known now; nothing comes after it.
+	if conflicts := zeolite.Conflicts(tx.Store(ctx, 1, second, storagetest.Record("resolved"))); len(conflicts) != 1 || conflicts[0].Committed != third {
+		t.Errorf("conflicts: %v", conflicts)
+	}
+	late := begun(t, two, store(ctx, 1, third, "late"))
+	answer := make(chan error, 1)
+	go func() { answer <- late.Vote(ctx) }()
+	eventually(t, "the other waits", func() bool {
+		return a.number("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1
+	})
+	if err := errors.Join(store(ctx, 1, third, "resolved")(tx), store(ctx, 2, 0, "more")(tx), tx.Vote(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	fourth := finish(t, tx)
+	if conflicts := zeolite.Conflicts(<-answer); len(conflicts) != 1 || conflicts[0].Committed != fourth {
+		t.Errorf("the other: %v", conflicts)
+	}
+	late.Abort()
+
+	// Its connection may break meanwhile, or the client give up.
+	for _, end := range []func(tx zeolite.Txn){
+		func(tx zeolite.Txn) {
+			if a.kill(appCommits) == 0 {
+				t.Error("there was no connection to end")
+			}
+			fourth = put(t, two, store(ctx, 1, fourth, "while it was away"))
+			if err := errors.Join(store(ctx, 1, fourth, "resolved")(tx), tx.Vote(ctx)); err != nil {
+				t.Error(err)
+				return
+			}
+			fourth = finish(t, tx)
+		},
+		func(tx zeolite.Txn) { tx.Abort() },
+	} {
+		tx = begun(t, one, func(zeolite.Txn) error { return nil })
+		if err := tx.(zeolite.Holder).Hold(ctx, []zeolite.OID{1}); err != nil {
+			t.Fatal(err)
+		}
+		end(tx)
+		if n := one.Stats().Voted; n != 0 {
+			t.Errorf("%d transactions keep connections", n)
+		}
+		if err := two.CatchUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+		fourth = put(t, two, store(ctx, 1, fourth, "after it"))
+		if err := one.CatchUp(ctx); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
