@@ -50,6 +50,19 @@ func listeningAddress(line string) (addr string, ok bool) {
 	return strings.Trim(m[1], `"`), true
 }
 
+var servingHTTP = regexp.MustCompile(`msg="serving HTTP" http=(\S+)`)
+
+// HTTP is the address at which the server speaks HTTP, if one of Options.Flags
+// is --http.
+func (s *Server) HTTP(t testing.TB) string {
+	t.Helper()
+	all := servingHTTP.FindAllStringSubmatch(s.Log(), -1)
+	if all == nil {
+		t.Fatal("the server does not speak HTTP")
+	}
+	return all[len(all)-1][1]
+}
+
 // build holds the binary that this test process built.
 var build struct {
 	sync.Once
