@@ -75,6 +75,22 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("%s on oid %v: committed %v, transaction read %v", kind, e.OID, e.Committed, e.Seen)
 }
 
+// Conflicts returns every *ConflictError that an error wraps, however joined.
+func Conflicts(err error) (conflicts []*ConflictError) {
+	switch e := err.(type) {
+	case nil:
+	case *ConflictError:
+		conflicts = append(conflicts, e)
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			conflicts = append(conflicts, Conflicts(part)...)
+		}
+	default:
+		return Conflicts(errors.Unwrap(err))
+	}
+	return conflicts
+}
+
 // TransactionError says that a call does not fit the state of its transaction:
 // vote without begin, a second begin, another transaction's id
 // (ZODB.POSException.StorageTransactionError).

@@ -132,6 +132,9 @@ type Txn interface {
 
 	// Vote ends the first phase: everything that can fail has been done,
 	// space is reserved, and Finish will succeed unless the machine fails.
+	// A storage that others commit to may find conflicts here that Store did
+	// not see; it reports all of them, joined (see Conflicts), so that they
+	// can be resolved in a transaction that is begun anew.
 	Vote(ctx context.Context) error
 
 	// Finish commits: the transaction gets its TID, becomes durable, is
@@ -151,6 +154,16 @@ type Txn interface {
 type Rewriter interface {
 	// Rewritten returns these objects, once Vote succeeded.
 	Rewritten() []OID
+}
+
+// Holder is a Txn of a storage that others commit to. It can keep them away
+// from objects while a conflict is resolved: or whoever resolves it might meet
+// the next one, for ever.
+type Holder interface {
+	// Hold takes back all that the open transaction was given, as if it had
+	// just begun, and keeps everybody else from changing these objects until
+	// it ends. If it fails, the transaction can only be aborted.
+	Hold(ctx context.Context, oids []OID) error
 }
 
 // Publish is called by a storage exactly once for each transaction it commits,
@@ -331,4 +344,13 @@ type Watcher interface {
 	// tell, it calls lost, and then publishes a transaction at or after them:
 	// everything read before may be stale.
 	Watch(publish Publish, lost func())
+}
+
+// Follower is a Watcher that can make sure that it knows what others committed.
+// A server does so when a client registers, which may come from another server
+// on the same database: it must not find itself in the future.
+type Follower interface {
+	Watcher
+	// CatchUp publishes all that has been committed up to now, by anybody.
+	CatchUp(ctx context.Context) error
 }

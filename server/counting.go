@@ -19,6 +19,7 @@ type serverCounters struct {
 	accepted atomic.Int64
 	refused  atomic.Int64
 	received atomic.Int64
+	sent     atomic.Int64               // on connections that have ended
 	methods  map[string]*methodCounters // of every method; never changes
 }
 

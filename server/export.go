@@ -20,6 +20,7 @@ type export struct {
 	blobs    zeolite.BlobStorage       //
 	shared   zeolite.SharedBlobStorage //
 	quick    zeolite.QuickLoader       //
+	follower zeolite.Follower          //
 	readOnly bool
 	opt      *Options
 	log      *slog.Logger
@@ -65,6 +66,7 @@ func newExport(s *Server, name string, storage zeolite.Storage) *export {
 		w.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
 			e.publish(nil, tid, oids, visible, func() {})
 		}, e.publisher.lost)
+		e.follower, _ = storage.(zeolite.Follower)
 	}
 	// Only now, since what others commit from here on is published.
 	e.publisher.reached(storage.LastTID())

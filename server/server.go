@@ -231,6 +231,7 @@ func (s *Server) serveConn(nc net.Conn) {
 
 	s.mu.Lock()
 	delete(s.sessions, se)
+	s.counters.sent.Add(se.conn.Sent())
 	s.mu.Unlock()
 }
 

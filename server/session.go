@@ -170,7 +170,7 @@ func (s *session) Register(context.Context, string, bool) (stubs.OptionalTID, er
 }
 
 // RespondRegister registers the client and queues the reply in one step.
-func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name string, readOnly bool) {
+func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name string, readOnly bool) {
 	if s.registered.Load() {
 		s.conn.End(errors.New("second register"))
 		call.Release()
@@ -185,6 +185,17 @@ func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name strin
 	case e.readOnly && !readOnly:
 		s.replyError(call, zeolite.ErrReadOnly)
 		return
+	}
+	if e.follower != nil {
+		// This may take a moment, in which the client has nothing to say.
+		ctx, cancel := context.WithTimeout(ctx, s.server.opt.Limits.Handshake)
+		err := e.follower.CatchUp(ctx)
+		cancel()
+		if err != nil {
+			s.conn.End(fmt.Errorf("register: %w", err))
+			call.Release()
+			return
+		}
 	}
 	s.export, s.readOnly = e, e.readOnly || readOnly
 	s.log = s.log.With("storage", name)

@@ -16,8 +16,9 @@ type Stats struct {
 	// the client had shaken hands (health checks are among them).
 	Connections       int
 	Accepted, Refused int64
-	// Received is the number of bytes of all calls.
-	Received int64
+	// Received is the number of bytes of all calls, and Sent that of all
+	// replies, invalidations and blobs.
+	Received, Sent int64
 	// Queued is the number of bytes of replies and invalidations that wait to
 	// be sent, and LongestQueue that of the client that has most.
 	Queued, LongestQueue int
@@ -121,7 +122,9 @@ func (s *Server) Stats() Stats {
 	sessions := make([]*session, 0, len(s.sessions))
 	for se := range s.sessions {
 		sessions = append(sessions, se)
+		st.Sent += se.conn.Sent()
 	}
+	st.Sent += s.counters.sent.Load()
 	s.mu.Unlock()
 	st.Connections = len(sessions)
 	for _, se := range sessions {

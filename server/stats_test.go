@@ -47,7 +47,7 @@ func TestStats(t *testing.T) {
 			return st.calls("loadBefore").Time.Count == 2 && st.calls("getTid").Time.Count == 1 && st.calls("tpc_finish").Time.Count == 1 &&
 				st.Storages[0].Downloads.Active == 0 && st.Queued == 0
 		})
-		if st.Connections != 2 || st.Accepted != 2 || st.Refused != 0 || st.Received < 100 {
+		if st.Connections != 2 || st.Accepted != 2 || st.Refused != 0 || st.Received < 100 || st.Sent < 100 {
 			t.Errorf("connections: %+v", st)
 		}
 		for method, errors := range map[string]int64{"loadBefore": 1, "getTid": 1, "sendBlob": 1, "vote": 0, "tpc_finish": 0, "storea": 0} {
@@ -60,6 +60,13 @@ func TestStats(t *testing.T) {
 		if of.Name != "1" || of.Clients != 2 || of.Objects != 1 || of.LastTID != tid || of.LoadedBytes != 10 || of.StoredBytes != 10 ||
 			of.Commits != 1 || of.Published != 1 || of.Invalidations != 1 || of.LockWaits.Count != 1 || of.Downloads.Failed != 1 {
 			t.Errorf("storage: %+v", of)
+		}
+
+		// What a client was sent counts when it has gone, too.
+		reader.close()
+		eventually(t, "the reader has gone", func() bool { return s.Stats().Connections == 1 })
+		if now := s.Stats(); now.Sent < st.Sent {
+			t.Errorf("%d bytes were sent, and %d before", now.Sent, st.Sent)
 		}
 	})
 }

@@ -28,6 +28,7 @@ type transaction struct {
 	// Between vote and the end:
 	locks *commitLock
 	voted zeolite.Txn
+	held  zeolite.Txn // in place of voted, while the client resolves conflicts
 	timer *time.Timer
 }
 
@@ -166,7 +167,7 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 		// votes again, or aborts. It also keeps its locks, so that what it
 		// resolved cannot meet the next conflict.
 		s.counters.conflicts.Add(1)
-		t.abortVote()
+		t.hold(ctx)
 	}
 	return result, err
 }
@@ -178,21 +179,31 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if err := s.lock(ctx, t); err != nil {
 		return result, err
 	}
-	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
+	if t.held != nil {
+		t.voted, t.held = t.held, nil
+	} else if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
 		return result, err
 	}
-	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}}
+	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}, stores: map[zeolite.OID]int{}}
 	if err := r.all(ctx); err != nil {
 		return result, err
 	}
 	if len(r.conflicts) > 0 {
 		return r.result, nil
 	}
-	err = t.voted.Vote(ctx)
-	if remote, ok := t.voted.(zeolite.Rewriter); ok && err == nil {
+	if err := t.voted.Vote(ctx); err != nil {
+		switch resolvable, lateErr := r.late(zeolite.Conflicts(err)); {
+		case lateErr != nil:
+			return r.result, lateErr
+		case !resolvable:
+			return r.result, err
+		}
+		return r.result, r.report()
+	}
+	if remote, ok := t.voted.(zeolite.Rewriter); ok {
 		r.result.Changed = append(r.result.Changed, remote.Rewritten()...)
 	}
-	return r.result, err
+	return r.result, nil
 }
 
 // lock gets the locks that a transaction needs, unless it has them since an
@@ -247,10 +258,10 @@ type replay struct {
 	t         *transaction
 	result    stubs.VoteResult
 	conflicts map[zeolite.OID]*zeolite.ConflictError // of objects not stored yet
+	stores    map[zeolite.OID]int                    // the entries that met them
 }
 
 func (r *replay) all(ctx context.Context) error {
-	conflicting := map[zeolite.OID]int{}
 	err := r.t.log.each(func(i int, e *entry) error {
 		err := r.one(ctx, e)
 		var conflict *zeolite.ConflictError
@@ -262,8 +273,7 @@ func (r *replay) all(ctx context.Context) error {
 				delete(r.conflicts, e.oid)
 			}
 		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
-			r.conflicts[e.oid] = conflict
-			conflicting[e.oid] = i
+			r.conflicts[e.oid], r.stores[e.oid] = conflict, i
 		default:
 			return err
 		}
@@ -272,10 +282,38 @@ func (r *replay) all(ctx context.Context) error {
 	if err != nil || len(r.conflicts) == 0 {
 		return err
 	}
-	// In the order in which they were stored.
+	return r.report()
+}
+
+// late takes down conflicts that only the vote of the storage found: others
+// committed to it meanwhile. False says that they cannot be resolved: an object
+// was only read, or it is not known which revision is in the way.
+func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err error) {
+	err = r.t.log.each(func(i int, e *entry) error {
+		if e.op == opStore || e.op == opBlob {
+			r.stores[e.oid] = i
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, c := range conflicts {
+		_, stored := r.stores[c.OID]
+		if c.Read || c.Committed == zeolite.ZeroTID || !stored {
+			return false, nil
+		}
+		r.conflicts[c.OID] = c
+	}
+	return len(conflicts) > 0, nil
+}
+
+// report puts the conflicts into the result, in the order in which the objects
+// were stored.
+func (r *replay) report() error {
 	return r.t.log.each(func(i int, e *entry) error {
 		c := r.conflicts[e.oid]
-		if c == nil || conflicting[e.oid] != i {
+		if c == nil || r.stores[e.oid] != i {
 			return nil
 		}
 		data, err := r.t.log.data(e)
@@ -422,11 +460,25 @@ func (s *session) endTransaction() {
 	}
 }
 
-// abortVote takes back what a vote did in the storage.
+// hold takes back what a vote did in the storage. If others commit to it, too,
+// they are kept away like the other clients of this server.
+func (t *transaction) hold(ctx context.Context) {
+	if holder, ok := t.voted.(zeolite.Holder); ok {
+		if oids, whole, err := t.objects(); err == nil && !whole && holder.Hold(ctx, oids) == nil {
+			t.held, t.voted = t.voted, nil
+			return
+		}
+	}
+	t.abortVote()
+}
+
+// abortVote takes back what a vote did in the storage, and lets go of it.
 func (t *transaction) abortVote() {
-	if t.voted != nil {
-		t.voted.Abort()
-		t.voted = nil
+	for _, txn := range []*zeolite.Txn{&t.voted, &t.held} {
+		if *txn != nil {
+			(*txn).Abort()
+			*txn = nil
+		}
 	}
 }
 

@@ -48,3 +48,33 @@ func TestWatcher(t *testing.T) {
 		t.Errorf("register afterwards: %v", err)
 	}
 }
+
+// follower is a storage that has to be asked what others committed.
+type follower struct {
+	watched
+	behind zeolite.TID // committed and not published
+	err    error
+}
+
+func (f *follower) CatchUp(context.Context) error {
+	if f.err == nil && f.behind != 0 {
+		f.publish(f.behind, nil, func() {})
+	}
+	return f.err
+}
+
+// TestFollower has a client come that knows of a transaction which its new
+// server has not heard of.
+func TestFollower(t *testing.T) {
+	f := &follower{watched: watched{Storage: newMemory(t)}}
+	s := startServer(t, f, Options{})
+	f.behind = zeolite.TIDFromTime(time.Now().Add(time.Hour))
+	c := connectStubs(t, s.addr)
+	if last, err := c.LastTransaction(context.Background()); err != nil || last != f.behind {
+		t.Errorf("lastTransaction = %v, %v, want %v", last, err, f.behind)
+	}
+	f.err = errors.New("the database is down")
+	if err := tryRegister(t, s.addr); !errors.As(err, new(*zrpc.ConnError)) {
+		t.Errorf("register at a server that cannot know: %v", err)
+	}
+}

@@ -311,6 +311,9 @@ func (c *Conn) Queued() int {
 	return c.out.queued
 }
 
+// Sent returns the bytes that were sent so far.
+func (c *Conn) Sent() int64 { return c.out.sent.Load() }
+
 // single is a stream of one message that exists already.
 type single struct{ m *Message }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // MessageIterator makes the messages of a stream, one at a time: a blob, as a
@@ -70,6 +71,8 @@ type stream struct {
 // outbox holds what a connection has to send. Any goroutine may put into it;
 // the writing goroutine alone takes from it.
 type outbox struct {
+	sent atomic.Int64 // bytes that were given to the connection
+
 	mu    sync.Mutex
 	more  sync.Cond // for the writer: something to send
 	room  sync.Cond // for others: less is queued, or all is over
@@ -289,6 +292,7 @@ func (o *outbox) flush(direct *directWriter) error {
 	o.busy = true
 	o.mu.Unlock()
 	n, err := direct.write(b.B)
+	o.sent.Add(int64(n))
 	o.mu.Lock()
 	o.busy = false
 	o.wroteLocked(n)
@@ -471,6 +475,7 @@ func (w *writer) step(st *stream) error {
 	switch {
 	case err == nil:
 		m.seal()
+		w.out.sent.Add(int64(m.size()))
 		err = w.writeMessage(m)
 		yield()
 		return err
@@ -523,6 +528,7 @@ func (w *writer) writeParts(parts []part) error {
 		p.free()
 		parts[i] = part{}
 	}
+	w.out.sent.Add(int64(n))
 	w.out.wrote(n)
 	return err
 }

@@ -236,6 +236,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"copy", "a.fs"}, {"ping"}, {"pack", "--days", "-1", "x.fs"}, {"serve", "extra"}, {"serve", "-t", "-1"}, {"serve", "--check"},
 		{"serve", "-X", "zeo/address=1"},
 		{"serve", "-a", "host:port"}, {"serve", "-C", "x", "-f", "y"}, {"serve", "--max-record", "much"}, {"log", "--since", "soon", "x.fs"},
+		{"serve", "--postgres", "host=x", "-f", "y"}, {"serve", "--postgres-commits", "3"}, {"serve", "--postgres", "host=x", "--postgres-loads", "-1"},
 	} {
 		if code, _ := zeoliteCommand(t, args...); code != 2 {
 			t.Errorf("zeolite %s: exit code %d, want 2", strings.Join(args, " "), code)

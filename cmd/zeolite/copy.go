@@ -18,11 +18,13 @@ import (
 )
 
 const copyHelp = `Copy a database with its whole history, blobs included, and compare the copy with
-the original. Each is a Data.fs or the address of a server. A copy that was
-interrupted goes on where it stopped.
+the original. Each is a Data.fs, the address of a server, or a PostgreSQL database
+(postgres://USER@HOST/NAME, or libpq's keywords), whose tables are created if absent.
+A copy that was interrupted goes on where it stopped.
 
   zeolite copy var/Data.fs 127.0.0.1:8100 -src-blobs var/blobs -dst-blobs /tmp/cache
   zeolite copy 127.0.0.1:8100 backup/Data.fs -src-blobs /tmp/cache -dst-blobs backup/blobs
+  zeolite copy var/Data.fs 'host=db dbname=zodb user=zope' -src-blobs var/blobs
 
 If there are blobs, both need a directory: that of the blobs themselves for a
 Data.fs, a cache (which may be removed afterwards) for a server.

@@ -16,6 +16,7 @@ import (
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
 	"github.com/zeolite-go/zeolite/server/gateway"
+	"github.com/zeolite-go/zeolite/server/postgres"
 )
 
 // httpFlags say what is served over HTTP, and to whom.
@@ -83,8 +84,15 @@ func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storag
 		Loopback:           f.key == "" && f.clientCA == "",
 		Keys:               h.keys,
 		ClientCertificates: f.clientCA != "",
-		Collect:            func(add func(gateway.Metric)) { collect(srv.Stats(), add) },
-		Logger:             log,
+		Collect: func(add func(gateway.Metric)) {
+			collect(srv.Stats(), add)
+			for name, storage := range storages {
+				if pg, ok := storage.(*postgres.Storage); ok {
+					collectPostgres(name, pg.Stats(), add)
+				}
+			}
+		},
+		Logger: log,
 	})
 	h.server = &http.Server{
 		Handler:           h.handler,

@@ -5,15 +5,47 @@ import (
 
 	"github.com/zeolite-go/zeolite/server"
 	"github.com/zeolite-go/zeolite/server/gateway"
+	"github.com/zeolite-go/zeolite/server/postgres"
 )
 
-// collect gives the numbers of a server the names that they have at /metrics.
-func collect(st server.Stats, add func(gateway.Metric)) {
-	gauge := func(name, help string, value float64, labels ...string) {
-		add(gateway.Metric{Name: "zeolite_" + name, Help: help, Value: value, Labels: labels})
+// adder gives numbers the form that they have at /metrics.
+type adder func(gateway.Metric)
+
+func (add adder) gauge(name, help string, value float64, labels ...string) {
+	add(gateway.Metric{Name: "zeolite_" + name, Help: help, Value: value, Labels: labels})
+}
+
+func (add adder) counter(name, help string, value float64, labels ...string) {
+	add(gateway.Metric{Name: "zeolite_" + name, Help: help, Kind: gateway.Counter, Value: value, Labels: labels})
+}
+
+// collectPostgres is collect for what a storage in PostgreSQL has of its own.
+func collectPostgres(storage string, st postgres.Stats, add adder) {
+	name := []string{"storage", storage}
+	for _, p := range st.Pools {
+		pool := append(name[:2:2], "pool", p.Name)
+		add.gauge("postgres_connections", "Connections to PostgreSQL.", float64(p.Open), pool...)
+		add.gauge("postgres_connections_busy", "Connections to PostgreSQL that are in use.", float64(p.Busy), pool...)
+		add.gauge("postgres_connections_max", "How many connections to PostgreSQL there can be.", float64(p.Max), pool...)
+		add.counter("postgres_acquired_total", "How often a connection of a pool was had.", float64(p.Acquired), pool...)
+		add.counter("postgres_waited_total", "How often there was no free connection in a pool.", float64(p.Waited), pool...)
+		add.counter("postgres_wait_seconds_total", "How long all waited for a free connection.", p.Wait.Seconds(), pool...)
+		add.counter("postgres_given_up_total", "How often somebody waited for a connection in vain.", float64(p.GivenUp), pool...)
 	}
+	add.gauge("postgres_voted", "Transactions that have voted and not ended; each keeps a connection.", float64(st.Voted), name...)
+	add.gauge("postgres_voted_oldest_seconds", "How long ago the first of them voted.", st.OldestVote.Seconds(), name...)
+	add.counter("postgres_renumbered_total", "Commits that others overtook after the vote.", float64(st.Renumbered), name...)
+	add.counter("postgres_doubts_total", "Commits whose connection broke before the answer.", float64(st.Doubts), name...)
+	add.counter("postgres_listened_total", "How often the connection that listens for commits of others was made.", float64(st.Listened), name...)
+	add.gauge("postgres_spooled_bytes", "Bytes of blobs that wait on disk for slow readers.", float64(st.Spooled), name...)
+	add.gauge("postgres_spool_limit_bytes", "How many there can be.", float64(st.SpoolLimit), name...)
+}
+
+// collect gives the numbers of a server the names that they have at /metrics.
+func collect(st server.Stats, add adder) {
+	gauge := add.gauge
 	counter := func(name, help string, value int64, labels ...string) {
-		add(gateway.Metric{Name: "zeolite_" + name, Help: help, Kind: gateway.Counter, Value: float64(value), Labels: labels})
+		add.counter(name, help, float64(value), labels...)
 	}
 	histogram := func(name, help string, h server.Histogram, labels ...string) {
 		buckets := make(map[float64]uint64, len(h.Buckets))
@@ -28,6 +60,7 @@ func collect(st server.Stats, add func(gateway.Metric)) {
 	counter("connections_accepted_total", "Connections that were accepted.", st.Accepted)
 	counter("connections_refused_total", "Connections that ended before the client had shaken hands.", st.Refused)
 	counter("received_bytes_total", "Bytes of all calls.", st.Received)
+	counter("sent_bytes_total", "Bytes of all replies, invalidations and blobs.", st.Sent)
 	gauge("queued_bytes", "Bytes of replies and invalidations that wait to be sent.", float64(st.Queued))
 	gauge("queued_bytes_longest", "The same, of the client that has most.", float64(st.LongestQueue))
 	gauge("calls_waiting", "Calls that wait for an earlier one of the same client's transaction.", float64(st.Waiting))

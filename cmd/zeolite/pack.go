@@ -10,8 +10,9 @@ import (
 )
 
 const packHelp = `Pack a database: forget revisions that were superseded DAYS ago or earlier, and
-objects that nothing refers to. The database is a Data.fs that nobody serves, or
-the address of a server, which goes on serving.
+objects that nothing refers to. The database is a Data.fs that nobody serves, the
+address of a server, which goes on serving, or one in PostgreSQL (postgres://..., or
+libpq's keywords), served or not.
 
   zeolite pack 127.0.0.1:8100 --days 7
   zeolite pack var/Data.fs -b var/blobs
@@ -26,7 +27,7 @@ func pack(args []string) error {
 	fs := newFlags("pack", packHelp)
 	t := targetFlags(&fs.FlagSet)
 	days := fs.Float64("days", 0, "keep the history of the last `N` days")
-	noGC := fs.Bool("no-gc", false, "keep objects that nothing refers to (files only)")
+	noGC := fs.Bool("no-gc", false, "keep objects that nothing refers to (not through a server)")
 	dangling := fs.Bool("allow-dangling", false, "pack although objects refer to others that do not exist (files only)")
 	if err := parseOne(fs, args, t, "a Data.fs or the address of a server"); err != nil {
 		return err
@@ -34,8 +35,8 @@ func pack(args []string) error {
 	if *days < 0 {
 		return &usageError{"--days must not be negative"}
 	}
-	if *noGC && !t.isFile() {
-		return &usageError{"--no-gc works on files only: a server decides for itself (pack-gc in its configuration)"}
+	if *noGC && !t.direct() {
+		return &usageError{"--no-gc does not work through a server, which decides for itself (pack-gc in its configuration)"}
 	}
 	if *dangling && !t.isFile() {
 		return &usageError{"--allow-dangling works on files only: stop the server, or set pack-gc false in its configuration"}
@@ -43,7 +44,7 @@ func pack(args []string) error {
 	t.packDangling = *dangling
 	ctx, stop := interruptible()
 	defer stop()
-	t.writable = t.isFile() // packing needs no writable connection
+	t.writable = t.direct() // packing needs no writable connection
 	storage, err := t.open(ctx)
 	if err != nil {
 		return err
@@ -61,7 +62,7 @@ func pack(args []string) error {
 	before, start := storage.Info().Size, time.Now()
 	ticking, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if !t.isFile() {
+	if !t.direct() {
 		go showElapsed(ticking, bar, start)
 	}
 	when := start.Add(-time.Duration(*days * 24 * float64(time.Hour)))

@@ -51,7 +51,7 @@ type serveFlags struct {
 	overrides            []string
 	check                bool
 	address, file, blobs string
-	postgres             string
+	postgres             postgresFlags
 	pidFile              string
 	msgpack, readOnly    bool
 	timeout              float64
@@ -72,13 +72,13 @@ func serve(args []string) error {
 	fs.StringVar(&f.address, "a", "", "listen on `ADDRESS`: HOST:PORT, PORT (all hosts), or the path of a Unix socket (default "+defaultAddress+")")
 	fs.StringVar(&f.file, "f", "", "serve the database `FILE` (default data/Data.fs); created if absent")
 	fs.StringVar(&f.blobs, "b", "", "keep blobs in `DIR` (default data/blobs if -f is not given, else none)")
-	fs.StringVar(&f.postgres, "postgres", "", "serve the PostgreSQL database `DSN`, instead of a file: postgres://USER@HOST/NAME, or libpq's keywords; tables are created if absent")
 	fs.StringVar(&f.pidFile, "pid-file", "", "write the process id to `FILE`")
 	fs.BoolVar(&f.msgpack, "msgpack", os.Getenv("ZEO_MSGPACK") != "", "offer clients the msgpack encoding rather than pickle")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
 	limitFlags(&fs.FlagSet, &f.limits)
+	f.postgres.add(&fs.FlagSet)
 	f.http.add(&fs.FlagSet)
 	if err := parse(fs, args); err != nil {
 		return err
@@ -90,14 +90,14 @@ func serve(args []string) error {
 		return &usageError{"-t must not be negative"}
 	case f.config != "" && (f.file != "" || f.blobs != ""):
 		return &usageError{"-f and -b do not go with -C: the configuration names the storages"}
-	case f.postgres != "" && (f.config != "" || f.file != "" || f.blobs != ""):
+	case f.postgres.dsn != "" && (f.config != "" || f.file != "" || f.blobs != ""):
 		return &usageError{"--postgres does not go with -C, -f or -b: the database has the objects and the blobs"}
 	case f.check && f.config == "":
 		return &usageError{"--check needs -C FILE"}
 	case len(f.overrides) > 0 && f.config == "":
 		return &usageError{"-X needs -C FILE"}
 	}
-	if err := f.http.check(); err != nil {
+	if err := errors.Join(f.http.check(), f.postgres.check()); err != nil {
 		return err
 	}
 	cfg, err := f.configuration()
@@ -130,7 +130,7 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 		if f.address == "" {
 			f.address = defaultAddress
 		}
-		if f.postgres != "" {
+		if f.postgres.dsn != "" {
 			f.file = "PostgreSQL"
 		} else if f.file == "" {
 			f.file = filepath.Join(defaultDir, "Data.fs")
@@ -146,8 +146,8 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 		if cfg, err = config.FromFlags(f.address, f.file); err != nil {
 			return nil, &usageError{err.Error()}
 		}
-		if f.postgres != "" {
-			cfg.Storages[0].Spec = &postgresSpec{&config.MappingStorage{}, f.postgres}
+		if f.postgres.dsn != "" {
+			cfg.Storages[0].Spec = &postgresSpec{&config.MappingStorage{}, f.postgres.options()}
 		} else {
 			cfg.Storages[0].Spec.(*config.FileStorage).BlobDir = f.blobs
 		}
@@ -293,7 +293,7 @@ func (f *serveFlags) greet(out io.Writer, addr net.Addr) {
 		fmt.Fprintf(out, "Blobs are in %s\n", f.blobs)
 	}
 	blobCache := ""
-	if f.blobs != "" || f.postgres != "" {
+	if f.blobs != "" || f.postgres.dsn != "" {
 		blobCache = `, blob_dir="blob-cache"`
 	}
 	python := fmt.Sprintf("%q", addr.String())

@@ -37,7 +37,7 @@ func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog
 	case *config.DemoStorage:
 		return openDemoStorage(ctx, spec, readOnly, log)
 	case *postgresSpec:
-		return openPostgres(spec, readOnly, log)
+		return openPostgres(ctx, spec, readOnly, log)
 	}
 	return nil, fmt.Errorf("<%s> is understood, but this version cannot serve it", spec.Kind())
 }

@@ -16,11 +16,12 @@ import (
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/client"
 	"github.com/zeolite-go/zeolite/server/filestorage"
+	"github.com/zeolite-go/zeolite/server/postgres"
 )
 
 // target says how a storage that a command was given is opened.
 type target struct {
-	name     string // a path or an address
+	name     string // a path, an address, or how to connect to PostgreSQL
 	storage  string // at a server
 	blobs    string // blob directory, or blob cache of a client
 	writable bool
@@ -43,6 +44,9 @@ func (t *target) isFile() bool {
 	return false
 }
 
+// direct tells whether the storage is opened here, and not by a server.
+func (t *target) direct() bool { return t.isFile() || isDSN(t.name) }
+
 // open opens the storage, quietly: what goes wrong is in the error.
 func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
@@ -50,6 +54,9 @@ func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 		return filestorage.OpenContext(ctx, t.name, filestorage.Options{
 			ReadOnly: !t.writable, BlobDir: t.blobs, PackDangling: t.packDangling, Logger: log,
 		})
+	}
+	if isDSN(t.name) {
+		return postgres.Open(ctx, postgres.Options{DSN: t.name, ReadOnly: !t.writable, Logger: log})
 	}
 	network, address, err := splitAddress(t.name, "127.0.0.1", "8100")
 	if err != nil {

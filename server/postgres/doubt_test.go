@@ -223,7 +223,7 @@ func TestServerDiesInCommit(t *testing.T) {
 	p, dsn := newProxy(t, direct)
 	dying, living, a := storage(t, Options{DSN: dsn}), storage(t, Options{DSN: direct}), newAdmin(t, direct)
 	serial := put(t, living, store(t.Context(), 1, 0, "first"))
-	if err := dying.catchUpNow(t.Context()); err != nil {
+	if err := dying.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	tx, err := dying.Begin(t.Context(), zeolite.TxnMeta{})
@@ -237,7 +237,7 @@ func TestServerDiesInCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It has its TID and the lock of all commits.
-	c, err := tx.(*txn).choose(t.Context())
+	c, err := tx.(*txn).renumber(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

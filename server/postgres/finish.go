@@ -17,27 +17,9 @@ import (
 // take.
 const commitTime = 10 * time.Minute
 
-// maxWrite is about how many bytes of records go to the database at once.
-const maxWrite = 16 << 20
-
-// chooseTID takes the commit lock, which orders the commits of all servers, and
-// under it a TID: what the clock of the database says, or the next one if that
-// is not later than the last. A TID of the caller's must be later.
-var chooseTID = fmt.Sprintf(`WITH
-	moment AS (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS t),
-	latest AS (%s AS tid)
-	INSERT INTO transaction (tid, packed, username, description, extension)
-	SELECT CASE WHEN $1::bigint > 0 THEN $1::bigint ELSE greatest(latest.tid + 1,
-			((((((extract(year FROM t)::bigint - 1900) * 12 + extract(month FROM t)::bigint - 1) * 31
-				+ extract(day FROM t)::bigint - 1) * 24 + extract(hour FROM t)::bigint) * 60
-				+ extract(minute FROM t)::bigint) << 32)
-			+ floor(extract(second FROM t)::numeric * 4294967296 / 60)::bigint) END,
-		$2, $3, $4, $5
-	FROM moment, latest WHERE $1::bigint = 0 OR $1::bigint > latest.tid
-	RETURNING tid, (SELECT tid FROM latest), txid_current()`, lastTIDQuery)
-
-// commit is a transaction that has its TID: between that and its publication it
-// is in publisher.mine.
+// commit is a transaction that is written in the database, and not committed
+// yet. Before it can be visible there it is entered in publisher.mine, and stays
+// until its publication.
 type commit struct {
 	tid, prev zeolite.TID // prev is the TID before it, of whichever server
 	xid       int64       // what the database calls it
@@ -47,7 +29,9 @@ type commit struct {
 	published bool // guarded by publisher.mu
 }
 
-// Finish implements zeolite.Txn.
+// Finish implements zeolite.Txn. It takes the commit lock, which orders the
+// commits of all servers, and commits. If a later TID was committed since Vote,
+// the transaction is given a new one first.
 func (t *txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,30 +41,23 @@ func (t *txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		}
 		return 0, err
 	}
-	c, err := t.begin(ctx)
+	if err := ctx.Err(); err != nil {
+		t.end(aborted)
+		return 0, err
+	}
+	// From here on the end of the context comes too late, and so does that of
+	// the storage, nearly.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTime)
+	defer cancel()
+	defer context.AfterFunc(t.s.ctx, func() { time.AfterFunc(closeTime, cancel) })()
+	c, err := t.finish(ctx, publish)
 	if err != nil {
 		t.end(aborted)
 		return 0, err
 	}
-	c.publish = publish
-	t.s.publisher.expect(c)
-	// From here on the end of the context comes too late.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTime)
-	defer cancel()
-	if err := t.write(ctx, c); err != nil {
-		if err = t.afterDoubt(ctx, c, err); err != nil {
-			t.s.publisher.forget(c)
-			if c.published { // somebody saw it in the database meanwhile
-				err = nil
-			} else {
-				t.end(aborted)
-				return 0, err
-			}
-		}
-	}
 	if err = t.settle(ctx, c); err != nil {
 		t.s.publisher.forget(c)
-		if c.published {
+		if c.published { // somebody saw it in the database meanwhile
 			err = nil
 		}
 	}
@@ -93,16 +70,18 @@ func (t *txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	return c.tid, err
 }
 
-// begin gives the transaction its TID. If the connection broke since Vote,
-// nothing is lost but the locks: they are taken again, once.
-func (t *txn) begin(ctx context.Context) (*commit, error) {
+// finish commits. If that certainly failed because the connection broke, or
+// because the database chose this transaction to resolve a deadlock, it votes
+// and tries again, once.
+func (t *txn) finish(ctx context.Context, publish zeolite.Publish) (*commit, error) {
 	for again := false; ; again = true {
-		c, err := t.choose(ctx)
+		c, err := t.commitNow(ctx, publish)
 		if err == nil {
 			return c, nil
 		}
-		if again || ctx.Err() != nil || !t.conn.Conn().IsClosed() {
-			return nil, t.refusal(ctx, err)
+		lost := t.conn.Conn().IsClosed() || sqlState(err) == codeDeadlock
+		if again || !lost || errors.Is(err, zeolite.ErrInDoubt) || t.s.ctx.Err() != nil {
+			return nil, t.s.fault(ctx, "cannot commit", err)
 		}
 		t.disconnect()
 		if err := t.prepare(ctx); err != nil {
@@ -111,164 +90,116 @@ func (t *txn) begin(ctx context.Context) (*commit, error) {
 	}
 }
 
-func (t *txn) choose(ctx context.Context) (*commit, error) {
-	ctx, leave, err := t.s.enter(ctx)
+// queueTurn adds to a batch the wait for the commit lock. Who has it is about to
+// let go.
+func queueTurn(b *pgx.Batch) {
+	b.Queue("SET LOCAL lock_timeout = 0")
+	b.Queue("SELECT pg_advisory_xact_lock($1::bigint)", commitLock)
+}
+
+// turnQuery finds the last TID before a transaction's own, and fails, by
+// dividing by zero, if there is one that is later.
+const (
+	turnQuery = `SELECT tid, 1 / (tid < $1)::int FROM (SELECT coalesce((
+		SELECT tid FROM transaction WHERE tid <> $1 ORDER BY tid DESC LIMIT 1), 0) AS tid OFFSET 0) latest`
+	codeDivisionByZero = "22012"
+)
+
+// commitNow commits in one step, if the TID that the transaction was written
+// under is the next one.
+func (t *txn) commitNow(ctx context.Context, publish zeolite.Publish) (*commit, error) {
+	conn, c, p := t.conn.Conn(), t.commit, &t.s.publisher
+	c.publish = publish
+	if c.tid > p.horizon() {
+		b := &pgx.Batch{}
+		b.Queue("SAVEPOINT voted")
+		queueTurn(b)
+		b.Queue(turnQuery, int64(c.tid)).QueryRow(func(row pgx.Row) error { return row.Scan(&c.prev, nil) })
+		err := t.sendCommit(ctx, b, c)
+		if sqlState(err) != codeDivisionByZero {
+			return c, err
+		}
+		if _, err := conn.Exec(ctx, "ROLLBACK TO SAVEPOINT voted"); err != nil {
+			return nil, err
+		}
+	}
+	if t.meta.TID != zeolite.ZeroTID {
+		return nil, t.notLater()
+	}
+	c, err := t.renumber(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	conn := t.conn.Conn()
-	c := &commit{pid: conn.PgConn().PID()}
-	b := &pgx.Batch{}
-	b.Queue("SET LOCAL lock_timeout = 0") // who holds the commit lock is about to let go
-	b.Queue("SELECT pg_advisory_xact_lock($1::bigint)", commitLock)
-	chosen := false
-	b.Queue(chooseTID, int64(t.meta.TID), t.meta.Status == 'p', notNil(t.meta.User), notNil(t.meta.Description), notNil(t.meta.Extension)).
-		Query(func(rows pgx.Rows) error {
-			_, err := pgx.ForEachRow(rows, []any{&c.tid, &c.prev, &c.xid}, func() error {
-				chosen = true
-				return nil
-			})
-			return err
-		})
-	// Whom the locks did not keep out, like another creator of the same new
-	// object, is found out here.
-	t.queueConflicts(b)
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return nil, err
-	}
-	if !chosen {
-		return nil, &zeolite.StorageError{Message: fmt.Sprintf("transaction %v is not later than the last one", t.meta.TID)}
-	}
-	for _, p := range t.records {
-		c.oids = append(c.oids, p.oid)
-	}
-	t.s.oids.used(c.oids)
-	return c, nil
+	return c, t.sendCommit(ctx, &pgx.Batch{}, c)
 }
 
-func notNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-const (
-	insertStates = `INSERT INTO object_state (zoid, tid, prev_tid, md5, state_size, state)
-		SELECT w.zoid, $1, coalesce(c.tid, 0), w.md5, coalesce(length(w.state), 0), w.state
-		FROM unnest($2::bigint[], $3::text[], $4::bytea[]) WITH ORDINALITY AS w (zoid, md5, state, n)
-		LEFT JOIN current_object c ON c.zoid = w.zoid ORDER BY w.n`
-	updateCurrent = `INSERT INTO current_object (zoid, tid) SELECT zoid, $1 FROM unnest($2::bigint[]) AS w (zoid)
-		ON CONFLICT (zoid) DO UPDATE SET tid = excluded.tid`
-	insertBlobs = `INSERT INTO blob_chunk (zoid, tid, chunk_num, chunk)
-		SELECT zoid, $1, 0, chunk FROM unnest($2::bigint[], $3::oid[]) AS w (zoid, chunk)`
-)
-
-// write writes everything and commits.
-func (t *txn) write(ctx context.Context, c *commit) error {
-	conn := t.conn.Conn()
-	var oids, blobOIDs []int64
-	var sums []*string
-	var states [][]byte
-	var blobs []uint32
-	size := 0
-	b := &pgx.Batch{}
-	flush := func() {
-		if oids != nil {
-			b.Queue(insertStates, int64(c.tid), oids, sums, states)
-			b.Queue(updateCurrent, int64(c.tid), oids)
-		}
-		oids, sums, states, size = nil, nil, nil, 0
-	}
-	for _, p := range t.records {
-		oids, sums, states = append(oids, int64(p.oid)), append(sums, p.sum), append(states, p.data)
-		if blob := p.blob(); blob != 0 {
-			blobOIDs, blobs = append(blobOIDs, int64(p.oid)), append(blobs, blob)
-		}
-		if size += len(p.data) + 100; size < maxWrite {
-			continue
-		}
-		flush()
-		if err := conn.SendBatch(ctx, b).Close(); err != nil {
-			return err
-		}
-		b = &pgx.Batch{}
-	}
-	flush()
-	if blobs != nil {
-		b.Queue(insertBlobs, int64(c.tid), blobOIDs, blobs)
-	}
-	b.Queue("SELECT pg_notify($1, $2)", channel, fmt.Sprint(uint64(c.tid)))
-	committed := false
+// sendCommit sends what is queued, and the commit. What fails certainly leaves
+// nothing behind, unless the error wraps zeolite.ErrInDoubt.
+func (t *txn) sendCommit(ctx context.Context, b *pgx.Batch, c *commit) error {
+	reached, committed := false, false
+	b.Queue("SELECT pg_notify($1, $2)", channel, fmt.Sprint(uint64(c.tid))).Exec(func(pgconn.CommandTag) error {
+		reached = true
+		return nil
+	})
 	b.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
 		committed = tag.String() == "COMMIT"
 		return nil
 	})
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return err
+	t.s.publisher.expect(c)
+	err := t.conn.Conn().SendBatch(ctx, b).Close()
+	if err == nil && !committed {
+		err = errors.New("the database rolled the transaction back")
 	}
-	if !committed {
-		return errors.New("the database rolled the transaction back")
+	if err == nil {
+		return nil
 	}
-	return nil
-}
-
-// afterDoubt finds out what became of a commit that reported an error. It
-// returns nil if the transaction was committed, an error that wraps
-// zeolite.ErrInDoubt if that cannot be found out, and else why it was not.
-func (t *txn) afterDoubt(ctx context.Context, c *commit, cause error) error {
-	s := t.s
-	if conn := t.conn.Conn(); !conn.IsClosed() {
-		return s.fault(ctx, "cannot commit", cause) // the database said so itself
+	if reached || !certain(err) {
+		err = t.afterDoubt(ctx, c, err)
 	}
-	s.log.Warn("the connection broke during a commit", "storage", s.name, "tid", c.tid, "error", cause)
-	limit, cancel := context.WithTimeout(ctx, s.opts.DoubtTimeout)
-	defer cancel()
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		status, err := s.outcome(limit, c)
-		switch {
-		case err == nil && status == "committed":
-			return nil
-		case err == nil && status == "aborted":
-			return &zeolite.StorageError{Message: "postgres: the connection broke during the commit, which was rolled back", Err: cause}
-		}
-		select {
-		case <-limit.Done():
-			return &zeolite.StorageError{Message: "postgres: transaction " + c.tid.String(), Err: fmt.Errorf("%w: %w", zeolite.ErrInDoubt, cause)}
-		case <-time.After(wait):
-		}
-	}
-}
-
-// outcome asks what became of a commit: "committed", "aborted", or that it is
-// not certain yet.
-func (s *Storage) outcome(ctx context.Context, c *commit) (string, error) {
-	conn, err := s.connect(ctx, appCommits)
 	if err != nil {
-		return "", err
+		t.s.publisher.forget(c)
+		if c.published { // somebody saw it in the database meanwhile
+			err = nil
+		}
 	}
-	defer disconnect(conn)
-	// Its process may not have noticed yet that we have gone. To end it
-	// settles the matter, and does no harm if it has committed.
-	_, _ = conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_xid IS NOT NULL AND backend_xid::text::bigint = $2 & 4294967295",
-		int64(c.pid), c.xid)
-	var status string
-	err = conn.QueryRow(ctx, "SELECT coalesce(txid_status($1), '')", c.xid).Scan(&status)
-	if sqlState(err) == "22023" { // a crash has taken even its number
-		return "aborted", nil
+	return err
+}
+
+// chooseAgain gives a transaction that is written another TID, and renumberRows
+// moves what it wrote there.
+var chooseAgain = fmt.Sprintf(`WITH
+	moment AS (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS t),
+	latest AS (SELECT coalesce((SELECT tid FROM transaction WHERE tid <> $1 ORDER BY tid DESC LIMIT 1), 0) AS tid)
+	INSERT INTO transaction (tid, packed, username, description, extension)
+	SELECT %s, packed, username, description, extension FROM transaction own, moment, latest WHERE own.tid = $1
+	RETURNING tid, (SELECT tid FROM latest), set_config('%s', tid::text, true)`, newTID, tidSetting)
+
+const renumberRows = `WITH
+	states AS (UPDATE object_state SET tid = ` + chosenTID + ` WHERE tid = $1),
+	blobs AS (UPDATE blob_chunk SET tid = ` + chosenTID + ` WHERE tid = $1 AND zoid = ANY($2))
+	UPDATE current_object SET tid = ` + chosenTID + ` WHERE tid = $1`
+
+// renumber takes the commit lock and makes the transaction the next one.
+func (t *txn) renumber(ctx context.Context) (*commit, error) {
+	old := t.commit
+	c := &commit{xid: old.xid, pid: old.pid, oids: old.oids, publish: old.publish}
+	b := &pgx.Batch{}
+	queueTurn(b)
+	b.Queue(chooseAgain, int64(old.tid)).QueryRow(func(row pgx.Row) error { return row.Scan(&c.tid, &c.prev, nil) })
+	var blobs []int64
+	for _, p := range t.records {
+		if p.blob() != 0 {
+			blobs = append(blobs, int64(p.oid))
+		}
 	}
-	if err != nil || status != "committed" {
-		return status, err
+	b.Queue(renumberRows, int64(old.tid), blobs)
+	b.Queue("DELETE FROM transaction WHERE tid = $1", int64(old.tid))
+	if err := t.conn.Conn().SendBatch(ctx, b).Close(); err != nil {
+		return nil, err
 	}
-	// A database that was replaced by a copy of itself may have given the
-	// number to another transaction.
-	var there bool
-	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM transaction WHERE tid = $1)", int64(c.tid)).Scan(&there)
-	if err == nil && !there {
-		status = "unknown"
-	}
-	return status, err
+	t.commit = c
+	t.s.counters.renumbered.Add(1)
+	return c, nil
 }
 
 // settle publishes a transaction that is committed, after all before it. If the

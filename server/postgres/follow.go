@@ -58,6 +58,7 @@ func (s *Storage) listen() error {
 	if err := s.enlist(conn); err != nil {
 		return err
 	}
+	s.counters.listened.Add(1)
 	var house time.Time
 	for {
 		if err := s.look(conn); err != nil {

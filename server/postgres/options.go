@@ -24,12 +24,13 @@ type Options struct {
 
 	// LoadConns, CommitConns and StreamConns are the largest numbers of
 	// connections that the three pools make: 10, 10 and 16 by default. A
-	// voted transaction keeps one of CommitConns until it ends.
+	// voted transaction keeps one of CommitConns until it ends, so this is
+	// also how many can have voted at a time; others wait for their turn.
 	LoadConns, CommitConns, StreamConns int
 
-	// LockTimeout is how long Vote waits for objects that a transaction of
-	// another server has locked, before it fails with a conflict; 30 s by
-	// default.
+	// LockTimeout is how long Vote waits for one of CommitConns, before it
+	// fails, and for objects that a transaction of another server has locked,
+	// before it fails with a conflict; 30 s by default.
 	LockTimeout time.Duration
 	// DoubtTimeout is how long Finish tries to find out what became of a
 	// commit when its connection broke, before it answers

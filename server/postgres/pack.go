@@ -10,23 +10,32 @@ import (
 	"github.com/zeolite-go/zeolite"
 )
 
-const (
-	// sweepAtOnce is how many revisions a transaction of the sweep looks at,
-	// and removes at most: each blob among them takes a place in PostgreSQL's
+// batches says how much of a pack is done at once.
+type batches struct {
+	// sweep is how many revisions a transaction of the sweep looks at, and
+	// removes at most: each blob among them takes a place in PostgreSQL's
 	// table of locks.
-	sweepAtOnce = 500
-	// markAtOnce is how many transactions get their mark at once.
-	markAtOnce = 5000
-)
+	sweep int
+	// mark is how many transactions get their mark, or are removed, at once.
+	mark int
+	// report is how often Progress is told at most.
+	report time.Duration
+}
+
+var usualBatches = batches{sweep: 500, mark: 5000, report: 500 * time.Millisecond}
 
 // Pack implements zeolite.Packer. One pack runs at a time on a database,
 // whoever runs it.
 //
 // It works in many small transactions, so that it holds up nobody and can be of
 // any size. First it finds what is garbage, then it marks the transactions that
-// are packed, and then it removes. If it ends in between, part of what it was
-// to remove is there still: the next pack, to the same moment or a later one,
-// takes that too.
+// are packed, so that none can be undone any more, and then it removes. If it
+// ends in between, everything that is current at the moment it packs to, or
+// later, is there and whole; part of what it was to remove is there still, and
+// the next pack, to the same moment or a later one, takes that too.
+//
+// It passes over objects that a voted transaction is about to write: they are
+// garbage for the next pack.
 func (s *Storage) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOptions) error {
 	if s.opts.ReadOnly {
 		return zeolite.ErrReadOnly
@@ -109,13 +118,10 @@ func (p *packer) start(ctx context.Context, phase, totalQuery string, args ...an
 	return nil
 }
 
-// reportInterval is how often Progress is told at most.
-const reportInterval = 500 * time.Millisecond
-
 func (p *packer) report(n int) {
 	p.done += int64(n)
 	now := time.Now()
-	if p.progress == nil || now.Sub(p.reportedAt) < reportInterval {
+	if p.progress == nil || now.Sub(p.reportedAt) < p.s.batches.report {
 		return
 	}
 	p.reportedAt = now
@@ -134,7 +140,7 @@ func (p *packer) markPacked(ctx context.Context) error {
 	}
 	for {
 		tag, err := p.conn.Exec(ctx, `UPDATE transaction SET packed = true WHERE tid IN (
-			SELECT tid FROM transaction WHERE tid > 0 AND tid <= $1 AND NOT packed ORDER BY tid LIMIT $2)`, int64(p.tid), markAtOnce)
+			SELECT tid FROM transaction WHERE tid > 0 AND tid <= $1 AND NOT packed ORDER BY tid LIMIT $2)`, int64(p.tid), p.s.batches.mark)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}
@@ -162,7 +168,7 @@ func (p *packer) sweep(ctx context.Context) error {
 		rows, err := p.conn.Query(ctx, `SELECT o.zoid, o.tid, o.state IS NULL, EXISTS (
 				SELECT FROM object_state n WHERE n.zoid = o.zoid AND n.tid > o.tid AND n.tid <= $3)
 			FROM object_state o WHERE (o.zoid, o.tid) > ($1, $2) AND o.tid <= $3 ORDER BY o.zoid, o.tid LIMIT $4`,
-			oid, tid, int64(p.tid), sweepAtOnce)
+			oid, tid, int64(p.tid), p.s.batches.sweep)
 		if err != nil {
 			return err
 		}
@@ -218,6 +224,12 @@ func (p *packer) remove(ctx context.Context, revs []revision) error {
 				oids, tids = append(oids, int64(r.oid)), append(tids, int64(r.tid))
 			}
 		}
+		if last {
+			var err error
+			if oids, tids, err = exceptTaken(ctx, tx, oids, tids); err != nil {
+				return err
+			}
+		}
 		if oids == nil {
 			return nil
 		}
@@ -237,15 +249,35 @@ func (p *packer) remove(ctx context.Context, revs []revision) error {
 	})
 }
 
+// exceptTaken returns those revisions that may be removed: not those of objects
+// that a voted transaction is about to write. To wait for one, with the commit
+// lock, would let it wait for us.
+func exceptTaken(ctx context.Context, tx pgx.Tx, oids, tids []int64) (free, freeTIDs []int64, err error) {
+	rows, err := tx.Query(ctx, `WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS v (zoid, tid)),
+			held AS MATERIALIZED (SELECT c.zoid FROM current_object c JOIN v USING (zoid, tid) FOR UPDATE OF c SKIP LOCKED)
+		SELECT v.zoid, v.tid FROM v WHERE EXISTS (SELECT FROM held WHERE held.zoid = v.zoid)
+			OR NOT EXISTS (SELECT FROM current_object c WHERE c.zoid = v.zoid AND c.tid = v.tid)`, oids, tids)
+	if err != nil {
+		return nil, nil, err
+	}
+	var oid, tid int64
+	_, err = pgx.ForEachRow(rows, []any{&oid, &tid}, func() error {
+		free, freeTIDs = append(free, oid), append(freeTIDs, tid)
+		return nil
+	})
+	return free, freeTIDs, err
+}
+
 // removeTransactions removes the transactions that have lost all they did. The
-// last one stays, without being shown, because its TID must not come again.
+// last one stays, without being shown, because its TID must not come again; so
+// does one that a voted transaction names as the one before.
 func (p *packer) removeTransactions(ctx context.Context) error {
 	if err := p.start(ctx, "remove transactions", "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'transaction'::regclass"); err != nil {
 		return err
 	}
 	for after := int64(0); ; {
 		rows, err := p.conn.Query(ctx, "SELECT tid FROM transaction WHERE tid > $1 AND tid <= $2 AND packed ORDER BY tid LIMIT $3",
-			after, int64(p.tid), markAtOnce)
+			after, int64(p.tid), p.s.batches.mark)
 		if err != nil {
 			return err
 		}
@@ -258,8 +290,10 @@ func (p *packer) removeTransactions(ctx context.Context) error {
 			b.Queue(`UPDATE transaction t SET is_empty = true WHERE tid = ANY($1) AND NOT is_empty
 				AND NOT EXISTS (SELECT FROM object_state o WHERE o.tid = t.tid)`, tids)
 			b.Queue(fmt.Sprintf(`WITH gone AS (
-					DELETE FROM transaction t WHERE tid = ANY($1) AND is_empty AND tid < (%s)
-					AND NOT EXISTS (SELECT FROM object_state o WHERE o.prev_tid = t.tid) RETURNING tid),
+					DELETE FROM transaction WHERE tid IN (
+						SELECT tid FROM transaction t WHERE tid = ANY($1) AND is_empty AND tid < (%s)
+						AND NOT EXISTS (SELECT FROM object_state o WHERE o.prev_tid = t.tid) FOR UPDATE SKIP LOCKED)
+					RETURNING tid),
 				refs AS (DELETE FROM object_ref USING gone WHERE object_ref.tid = gone.tid)
 				DELETE FROM object_refs_added USING gone WHERE object_refs_added.tid = gone.tid`, lastTIDQuery), tids)
 			return tx.SendBatch(ctx, b).Close()

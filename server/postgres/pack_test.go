@@ -122,7 +122,7 @@ func TestPackAndUndo(t *testing.T) {
 	if err := undoing.Vote(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.catchUpNow(t.Context()); err != nil {
+	if err := other.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.Pack(t.Context(), last, zeolite.PackOptions{}); err == nil {
@@ -165,7 +165,7 @@ func TestPackAlone(t *testing.T) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := other.catchUpNow(t.Context()); err != nil {
+		if err := other.CatchUp(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if err := other.Pack(t.Context(), last, zeolite.PackOptions{}); err == nil {

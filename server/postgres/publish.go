@@ -134,8 +134,8 @@ func (s *Storage) catchUp(ctx context.Context, conn *pgx.Conn, upTo zeolite.TID)
 	return nil
 }
 
-// catchUpNow publishes all that is in the database.
-func (s *Storage) catchUpNow(ctx context.Context) error {
+// CatchUp implements zeolite.Follower.
+func (s *Storage) CatchUp(ctx context.Context) error {
 	return s.read(ctx, "cannot read what others committed", func(ctx context.Context, conn *pgx.Conn) error {
 		s.publisher.mu.Lock()
 		defer s.publisher.mu.Unlock()

@@ -108,7 +108,7 @@ func dump(t *testing.T, s *Storage) map[string]any {
 			t.Fatal(err)
 		}
 	}
-	must(s.catchUpNow(t.Context()))
+	must(s.CatchUp(t.Context()))
 	transactions, blobs := []any{}, map[string]any{}
 	current, history := map[string]any{}, map[string]any{}
 	for txn, err := range s.Transactions(t.Context(), 0, zeolite.MaxTID) {
@@ -292,7 +292,7 @@ func TestWeOpenRelStorages(t *testing.T) {
 	r.call(nil, "pack")
 	wantSame(t, s, r)
 	r.tid("set", "key", "after the pack")
-	if err := s.catchUpNow(t.Context()); err != nil {
+	if err := s.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Pack(t.Context(), zeolite.MaxTID, zeolite.PackOptions{}); err != nil {

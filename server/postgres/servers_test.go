@@ -197,7 +197,7 @@ func runServers(t *testing.T, do harm, commits int) {
 	others.Wait()
 
 	for _, s := range servers {
-		if err := s.catchUpNow(t.Context()); err != nil {
+		if err := s.CatchUp(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

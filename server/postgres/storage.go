@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -28,13 +29,15 @@ type Storage struct {
 	cancel  context.CancelCauseFunc
 	mu      sync.Mutex // guards closed and open, and adding to working
 	closed  bool
-	open    map[*txn]struct{} // transactions that hold a connection
+	open    map[*txn]time.Time // when a transaction voted; it holds a connection
 	working sync.WaitGroup
 
 	publisher publisher
 	serials   serials
 	oids      allocator
 	spools    spools
+	batches   batches
+	counters  counters
 	owner     int64 // names this server among those that upload
 	info      atomic.Pointer[zeolite.Info]
 }
@@ -44,14 +47,14 @@ var (
 	_ zeolite.Undoer      = (*Storage)(nil)
 	_ zeolite.Packer      = (*Storage)(nil)
 	_ zeolite.BlobStorage = (*Storage)(nil)
-	_ zeolite.Watcher     = (*Storage)(nil)
+	_ zeolite.Follower    = (*Storage)(nil)
 )
 
 // Open opens the database that opts.DSN names. If it has no tables yet they are
 // created; if it has other tables by the names that are needed, Open says what
 // is wrong and changes nothing.
 func Open(ctx context.Context, opts Options) (*Storage, error) {
-	s := &Storage{opts: opts.withDefaults(), open: map[*txn]struct{}{}}
+	s := &Storage{opts: opts.withDefaults(), open: map[*txn]time.Time{}, batches: usualBatches}
 	s.log = s.opts.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	config, err := pgx.ParseConfig(s.opts.DSN)

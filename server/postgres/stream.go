@@ -175,6 +175,7 @@ func (st *stream) fetch() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.running = false
+	st.spare = nil // a reader that stalls keeps what it is to read, and no more
 	if err != nil {
 		st.err = st.s.fault(st.working, "cannot read a blob", err)
 	}

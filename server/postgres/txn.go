@@ -14,8 +14,9 @@ import (
 	"github.com/zeolite-go/zeolite"
 )
 
-// txn gathers revisions until Vote, which takes a connection and locks. It is
-// used by one goroutine at a time, and by Close of its storage.
+// txn gathers revisions until Vote, which writes them on a connection that the
+// transaction keeps. It is used by one goroutine at a time, and by Close of its
+// storage.
 type txn struct {
 	s    *Storage
 	meta zeolite.TxnMeta
@@ -26,7 +27,8 @@ type txn struct {
 	index   map[zeolite.OID]int // into records
 	reads   map[zeolite.OID]zeolite.TID
 	undone  map[zeolite.TID]struct{}
-	conn    *pgxpool.Conn // from Vote on
+	conn    *pgxpool.Conn // from Vote on, or Hold
+	commit  *commit       // what is written there
 }
 
 // pending is a revision without its TID.
@@ -120,16 +122,24 @@ func (s *Storage) currentObject(ctx context.Context, oid zeolite.OID) (serial ze
 	return serial, gone, err
 }
 
-// conflict makes a conflict known. If it is with a transaction of another
+// conflict makes conflicts known. If one is with a transaction of another
 // server that is not published here yet, that is done first: whoever resolves
 // the conflict wants to load what was committed.
-func (s *Storage) conflict(ctx context.Context, c *zeolite.ConflictError) error {
-	if c.Committed > s.publisher.horizon() {
-		if err := s.catchUpNow(ctx); err != nil {
+func (s *Storage) conflict(ctx context.Context, conflicts []*zeolite.ConflictError) error {
+	var all []error
+	last := zeolite.ZeroTID
+	for _, c := range conflicts {
+		all, last = append(all, c), max(last, c.Committed)
+	}
+	if last > s.publisher.horizon() {
+		if err := s.CatchUp(ctx); err != nil {
 			return err
 		}
 	}
-	return c
+	if len(all) == 1 {
+		return all[0]
+	}
+	return errors.Join(all...)
 }
 
 var errOIDTooLarge = &zeolite.StorageError{Message: "postgres: an oid is larger than the database can keep"}
@@ -172,7 +182,7 @@ func (t *txn) store(ctx context.Context, call string, oid zeolite.OID, serial ze
 		}
 	}
 	if current != zeolite.ZeroTID && current != serial {
-		return t.s.conflict(ctx, &zeolite.ConflictError{OID: oid, Committed: current, Seen: serial})
+		return t.s.conflict(ctx, []*zeolite.ConflictError{{OID: oid, Committed: current, Seen: serial}})
 	}
 	t.put(&pending{oid: oid, serial: current, data: data, upload: u})
 	return nil
@@ -217,7 +227,7 @@ func (t *txn) check(ctx context.Context, call string, oid zeolite.OID, serial ze
 	case current == zeolite.ZeroTID || (gone && current == serial):
 		return &zeolite.NotFoundError{OID: oid}
 	case current != serial:
-		return t.s.conflict(ctx, &zeolite.ConflictError{OID: oid, Committed: current, Seen: serial, Read: read})
+		return t.s.conflict(ctx, []*zeolite.ConflictError{{OID: oid, Committed: current, Seen: serial, Read: read}})
 	}
 	return nil
 }
@@ -276,7 +286,7 @@ func (t *txn) disconnect() {
 	if conn == nil {
 		return
 	}
-	t.conn = nil
+	t.conn, t.commit = nil, nil
 	rollBack(conn)
 	t.s.mu.Lock()
 	delete(t.s.open, t)

@@ -2,17 +2,21 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/zeolite-go/zeolite"
 )
 
 // Vote implements zeolite.Txn. From here to the end the transaction has a
-// connection, a transaction of the database, and locks there on all objects
-// that it relies on: no other server can change them.
+// connection, a transaction of the database in which all is written under a TID
+// for now, and locks there on all objects that it relies on: no other server
+// can change them. What is left to do is to commit (finish.go).
 func (t *txn) Vote(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -37,8 +41,8 @@ func (t *txn) Vote(ctx context.Context) error {
 	return nil
 }
 
-// prepare takes a connection and locks, and checks everything under them. If it
-// fails, nothing is held. It is called with mu held.
+// prepare takes a connection and locks, unless Hold has, checks everything under
+// them, and writes. If it fails, nothing is held. It is called with mu held.
 func (t *txn) prepare(ctx context.Context) error {
 	s := t.s
 	ctx, leave, err := s.enter(ctx)
@@ -47,27 +51,15 @@ func (t *txn) prepare(ctx context.Context) error {
 	}
 	defer leave()
 	for range s.opts.CommitConns + 1 {
-		conn, err := s.commits.Acquire(ctx)
-		if err != nil {
-			return s.fault(ctx, "cannot connect to commit", err)
+		if err := t.connect(ctx); err != nil {
+			return err
 		}
-		err = t.claim(ctx, conn.Conn())
-		if err == nil {
-			s.mu.Lock()
-			if s.closed {
-				err = zeolite.ErrClosed
-			} else {
-				s.open[t] = struct{}{}
-				s.working.Add(1)
-				t.conn = conn
-			}
-			s.mu.Unlock()
-		}
-		if err == nil {
+		conn := t.conn.Conn()
+		if t.commit, err = t.claim(ctx, conn); err == nil {
 			return nil
 		}
-		broken := conn.Conn().IsClosed()
-		rollBack(conn)
+		broken := conn.IsClosed()
+		t.disconnect()
 		if !broken || ctx.Err() != nil {
 			return t.refusal(ctx, err)
 		}
@@ -75,10 +67,105 @@ func (t *txn) prepare(ctx context.Context) error {
 	return s.fault(ctx, "cannot vote", fmt.Errorf("all connections broke"))
 }
 
-// refusal makes an error of prepare one of the contract.
+// connect takes a connection and begins a transaction of the database there,
+// unless Hold has done so. It is called with mu held.
+func (t *txn) connect(ctx context.Context) error {
+	if t.conn != nil {
+		return nil
+	}
+	s := t.s
+	conn, err := s.commitConn(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		conn.Release()
+		return zeolite.ErrClosed
+	}
+	s.open[t] = time.Now()
+	s.working.Add(1)
+	t.conn = conn
+	return nil
+}
+
+// Hold implements zeolite.Holder. The objects are locked, as by a vote, and what
+// was committed to them before is published, so that no store that relies on an
+// older revision is mistaken for a good one.
+func (t *txn) Hold(ctx context.Context, oids []zeolite.OID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.expect("Hold", open); err != nil {
+		return err
+	}
+	ctx, leave, err := t.s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	t.records, t.undone = nil, nil
+	clear(t.index)
+	clear(t.reads)
+	var keys []int64
+	for _, oid := range oids {
+		keys = append(keys, int64(oid))
+	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	if err := t.connect(ctx); err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	t.queueBegin(b)
+	b.Queue("SELECT pg_advisory_xact_lock(zoid) FROM unnest($1::bigint[]) AS l (zoid)", keys)
+	if err := t.conn.Conn().SendBatch(ctx, b).Close(); err != nil {
+		t.disconnect()
+		return t.refusal(ctx, err)
+	}
+	return t.s.CatchUp(ctx)
+}
+
+// queueBegin adds the begin of a transaction to a batch, unless it has begun.
+func (t *txn) queueBegin(b *pgx.Batch) {
+	if t.conn.Conn().PgConn().TxStatus() == 'I' {
+		b.Queue("BEGIN")
+	}
+}
+
+// commitConn takes a connection of the pool for commits. It waits for one for a
+// limited time: those who have them all may have stalled.
+func (s *Storage) commitConn(ctx context.Context) (*pgxpool.Conn, error) {
+	limit, cancel := context.WithTimeout(ctx, s.opts.LockTimeout)
+	defer cancel()
+	conn, err := s.commits.Acquire(limit)
+	if err == nil {
+		return conn, nil
+	}
+	if n, oldest := s.votedTxns(); limit.Err() != nil && ctx.Err() == nil && n >= s.opts.CommitConns {
+		return nil, &zeolite.StorageError{Message: fmt.Sprintf("postgres: all %d connections for commits belong to transactions that "+
+			"have voted and do not finish, the first for %v: set a transaction timeout, or allow more connections",
+			n, time.Since(oldest).Round(time.Second)), Err: err}
+	}
+	return nil, s.fault(ctx, "cannot connect to commit", err)
+}
+
+// votedTxns returns how many transactions have voted, and when the first did.
+func (s *Storage) votedTxns() (n int, oldest time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, since := range s.open {
+		if oldest.IsZero() || since.Before(oldest) {
+			oldest = since
+		}
+	}
+	return len(s.open), oldest
+}
+
+// refusal makes an error of a vote one of the contract.
 func (t *txn) refusal(ctx context.Context, err error) error {
-	if c, ok := err.(*zeolite.ConflictError); ok {
-		return t.s.conflict(ctx, c)
+	if conflicts := zeolite.Conflicts(err); conflicts != nil {
+		return t.s.conflict(ctx, conflicts)
 	}
 	switch sqlState(err) {
 	case codeLockTimeout, codeDeadlock:
@@ -121,14 +208,17 @@ func (t *txn) locks() (oids []int64, write []bool) {
 const lockQuery = `SELECT CASE WHEN write THEN pg_advisory_xact_lock(zoid) ELSE pg_advisory_xact_lock_shared(zoid) END
 	FROM unnest($1::bigint[], $2::boolean[]) AS l (zoid, write)`
 
-// conflictQuery finds an object that is not as the transaction relies on it. A
-// stored object that has no revision is no conflict: a pack has collected it.
+// conflictQuery finds the objects that are not as the transaction relies on
+// them, nor as it has written them itself. A stored object that has no revision
+// is no conflict: a pack has collected it.
 const conflictQuery = `SELECT w.zoid, coalesce(c.tid, 0), w.serial, w.read
 	FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w (zoid, serial, read) LEFT JOIN current_object c USING (zoid)
-	WHERE c.tid <> w.serial OR (c.tid IS NULL AND w.read) LIMIT 1`
+	WHERE (c.tid <> w.serial AND c.tid <> coalesce(nullif(current_setting('` + tidSetting + `', true), '')::bigint, 0))
+		OR (c.tid IS NULL AND w.read) ORDER BY w.zoid`
 
-// queueConflicts adds conflictQuery to a batch.
-func (t *txn) queueConflicts(b *pgx.Batch) {
+// queueConflicts adds conflictQuery to a batch. If the transaction has written,
+// only what it stored can be in conflict still.
+func (t *txn) queueConflicts(b *pgx.Batch, written bool) {
 	var oids, serials []int64
 	var reads []bool
 	for _, p := range t.records {
@@ -136,42 +226,44 @@ func (t *txn) queueConflicts(b *pgx.Batch) {
 			oids, serials, reads = append(oids, int64(p.oid)), append(serials, int64(p.serial)), append(reads, false)
 		}
 	}
-	for oid, serial := range t.reads {
-		oids, serials, reads = append(oids, int64(oid)), append(serials, int64(serial)), append(reads, true)
+	if !written {
+		for oid, serial := range t.reads {
+			oids, serials, reads = append(oids, int64(oid)), append(serials, int64(serial)), append(reads, true)
+		}
 	}
 	if oids == nil {
 		return
 	}
 	b.Queue(conflictQuery, oids, serials, reads).Query(func(rows pgx.Rows) error {
+		var conflicts []error
 		var c zeolite.ConflictError
 		_, err := pgx.ForEachRow(rows, []any{&c.OID, &c.Committed, &c.Seen, &c.Read}, func() error {
 			if c.Committed == zeolite.ZeroTID {
 				return &zeolite.NotFoundError{OID: c.OID}
 			}
-			return &c
+			found := c
+			conflicts = append(conflicts, &found)
+			return nil
 		})
-		return err
+		return errors.Join(append(conflicts, err)...)
 	})
 }
 
 // claim does what prepare needs on its connection.
-func (t *txn) claim(ctx context.Context, conn *pgx.Conn) error {
+func (t *txn) claim(ctx context.Context, conn *pgx.Conn) (*commit, error) {
 	b := &pgx.Batch{}
-	b.Queue("BEGIN")
+	t.queueBegin(b)
 	if oids, write := t.locks(); oids != nil {
 		b.Queue(lockQuery, oids, write)
 	}
-	t.queueConflicts(b)
+	t.queueConflicts(b, false)
 	t.queueUploads(b)
 	t.queueUndo(b)
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return err
+	c, err := t.write(ctx, conn, b)
+	if err != nil {
+		return nil, err
 	}
-	var largest zeolite.OID
-	for _, p := range t.records {
-		largest = max(largest, p.oid)
-	}
-	return t.s.pass(ctx, conn, largest)
+	return c, t.s.pass(ctx, conn, slices.Max(append(c.oids, 0)))
 }
 
 // queueUploads makes sure that the large objects of uploads are there, and lets

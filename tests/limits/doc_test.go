@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/zeolite-go/zeolite/tests/peers"
+	"github.com/zeolite-go/zeolite/tests/pgtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(peers.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(pgtest.End(peers.Main(m))) }

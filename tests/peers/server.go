@@ -47,6 +47,11 @@ type Options struct {
 	ClientConflictResolution bool `json:"client_conflict_resolution"`
 	InvalidationQueueSize    int  `json:"invalidation_queue_size"`
 
+	// Postgres is the DSN of a database that zeolite serves instead of files,
+	// and Flags are more arguments for it.
+	Postgres string   `json:"-"`
+	Flags    []string `json:"-"`
+
 	// Msgpack makes the server announce M5. RunScript sets it.
 	Msgpack bool `json:"-"`
 }

@@ -16,10 +16,16 @@ func zeoliteArgs(o Options) []string {
 	if o.Config != "" {
 		return []string{"serve", "-C", o.Config}
 	}
-	args := []string{"serve", "-a", o.Address, "-f", o.Path}
-	if o.BlobDir != "" {
-		args = append(args, "-b", o.BlobDir)
+	args := []string{"serve", "-a", o.Address}
+	if o.Postgres != "" {
+		args = append(args, "--postgres", o.Postgres)
+	} else {
+		args = append(args, "-f", o.Path)
+		if o.BlobDir != "" {
+			args = append(args, "-b", o.BlobDir)
+		}
 	}
+	args = append(args, o.Flags...)
 	if o.Msgpack {
 		args = append(args, "--msgpack")
 	}
@@ -42,6 +48,19 @@ func listeningAddress(line string) (addr string, ok bool) {
 		return "", false
 	}
 	return strings.Trim(m[1], `"`), true
+}
+
+var servingHTTP = regexp.MustCompile(`msg="serving HTTP" http=(\S+)`)
+
+// HTTP is the address at which the server speaks HTTP, if one of Options.Flags
+// is --http.
+func (s *Server) HTTP(t testing.TB) string {
+	t.Helper()
+	all := servingHTTP.FindAllStringSubmatch(s.Log(), -1)
+	if all == nil {
+		t.Fatal("the server does not speak HTTP")
+	}
+	return all[len(all)-1][1]
 }
 
 // build holds the binary that this test process built.

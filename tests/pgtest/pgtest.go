@@ -22,8 +22,11 @@ var databases atomic.Int64
 
 // Main runs the tests and removes the cluster that they shared. Without it the
 // server still ends with the process, but its directory stays.
-func Main(m *testing.M) int {
-	code := m.Run()
+func Main(m *testing.M) int { return End(m.Run()) }
+
+// End is the last part of Main: it removes the shared cluster, and returns the
+// code to exit with if code was that of the tests.
+func End(code int) int {
 	if shared.cluster != nil {
 		if err := shared.cluster.Remove(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -83,8 +86,22 @@ func Database(t testing.TB) string {
 // Database makes an empty database and returns its DSN.
 func (c *Cluster) Database(t testing.TB) string {
 	t.Helper()
+	return c.make(t, "")
+}
+
+// Copy makes a database with what is in another one, to which nobody may be
+// connected, and returns its DSN.
+func (c *Cluster) Copy(t testing.TB, dsn string) string {
+	t.Helper()
+	return c.make(t, " TEMPLATE "+databaseName(dsn))
+}
+
+func databaseName(dsn string) string { return dsn[strings.LastIndex(dsn, "=")+1:] }
+
+func (c *Cluster) make(t testing.TB, template string) string {
+	t.Helper()
 	name := fmt.Sprintf("test%d", databases.Add(1))
-	if _, err := c.SQL("postgres", "CREATE DATABASE "+name); err != nil {
+	if _, err := c.SQL("postgres", "CREATE DATABASE "+name+template); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -102,7 +119,7 @@ func (c *Cluster) Database(t testing.TB) string {
 // its rows.
 func (c *Cluster) Query(t testing.TB, dsn, script string) []string {
 	t.Helper()
-	out, err := c.SQL(dsn[strings.LastIndex(dsn, "=")+1:], script)
+	out, err := c.SQL(databaseName(dsn), script)
 	if err != nil {
 		t.Fatal(err)
 	}

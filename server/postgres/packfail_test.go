@@ -1,0 +1,253 @@
+package postgres
+
+import (
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/storagetest"
+	"github.com/zeolite-go/zeolite/tests/pgtest"
+)
+
+// everything a pack has to do with: old revisions, blobs, deletions, what came
+// back from one, garbage in chains, and an undo. The result is the TID to pack
+// to; there is more after it.
+func historyToPack(t *testing.T, s *Storage) (packTo zeolite.TID) {
+	t.Helper()
+	ctx := t.Context()
+	serials := map[zeolite.OID]zeolite.TID{}
+	do := func(fill func(tx zeolite.Txn) error, oids ...zeolite.OID) zeolite.TID {
+		t.Helper()
+		tid := put(t, s, fill)
+		for _, oid := range oids {
+			serials[oid] = tid
+		}
+		return tid
+	}
+	write := func(oid zeolite.OID, text string, refs ...zeolite.OID) zeolite.TID {
+		t.Helper()
+		return do(func(tx zeolite.Txn) error {
+			return tx.Store(ctx, oid, serials[oid], storagetest.Record(text, refs...))
+		}, oid)
+	}
+	blob := func(oid zeolite.OID, size int) {
+		t.Helper()
+		up := uploaded(t, s, noise(size))
+		do(func(tx zeolite.Txn) error {
+			return tx.StoreBlob(ctx, oid, serials[oid], storagetest.BlobRecord(), up)
+		}, oid)
+	}
+	remove := func(oid zeolite.OID) {
+		t.Helper()
+		do(func(tx zeolite.Txn) error { return tx.Delete(ctx, oid, serials[oid]) }, oid)
+	}
+	write(0, "root", 1, 2, 3, 4, 5)
+	for i := range 4 {
+		write(1, fmt.Sprint("one ", i))
+		blob(2, 1000+i)
+		blob(10, 2000+i) // nothing refers to it
+		write(11, fmt.Sprint("garbage ", i), 12)
+	}
+	write(12, "garbage below garbage", 10)
+	write(3, "to be deleted")
+	remove(3)
+	write(4, "to come back")
+	remove(4)
+	write(4, "came back")
+	write(13, "deleted garbage")
+	remove(13)
+	undone := write(1, "to be undone")
+	do(func(tx zeolite.Txn) error {
+		_, err := tx.Undo(ctx, undone)
+		return err
+	})
+	serials[1], _ = s.CurrentTID(ctx, 1)
+	write(5, "gone at the pack")
+	remove(5)
+	packTo = write(20, "garbage that is linked later", 21)
+	write(21, "below it")
+	packTo = s.LastTID()
+	write(5, "back after the pack")
+	blob(2, 5000)
+	write(0, "root later", 1, 2, 3, 4, 5, 20)
+	return packTo
+}
+
+// view is what readers see who look at the database as it was after the pack's
+// moment, or later: each object's revisions, and the blobs of them.
+func view(t *testing.T, s *Storage, packTo zeolite.TID) map[string]string {
+	t.Helper()
+	seen := map[string]string{}
+	for _, at := range []zeolite.TID{packTo, s.LastTID()} {
+		for _, oid := range []zeolite.OID{0, 1, 2, 3, 4, 5, 20, 21} {
+			name := fmt.Sprintf("%v as of %v", oid, at)
+			rev, err := s.LoadBefore(t.Context(), oid, at+1)
+			if err != nil {
+				// Whether an object is gone, was never there, or will come
+				// later is not for a pack to keep.
+				if !errors.As(err, new(*zeolite.NotFoundError)) && !errors.Is(err, zeolite.ErrNotYet) {
+					t.Fatalf("%s: %v", name, err)
+				}
+				seen[name] = "none"
+				continue
+			}
+			seen[name] = fmt.Sprintf("%v %x", rev.TID, md5.Sum(rev.Data))
+			if oid != 2 {
+				continue
+			}
+			b := openBlob(t, s, oid, rev.TID)
+			data, err := readAll(b, 1<<20)
+			if err != nil {
+				t.Fatalf("the blob of %s: %v", name, err)
+			}
+			b.Close()
+			seen[name] += fmt.Sprintf(" %x", md5.Sum(data))
+		}
+	}
+	return seen
+}
+
+// rowsOf is what all tables have, but the numbers of large objects.
+func rowsOf(t *testing.T, dsn string) string {
+	t.Helper()
+	var all []string
+	for _, query := range []string{
+		"SELECT tid, packed, is_empty FROM transaction ORDER BY 1",
+		"SELECT zoid, tid, prev_tid, md5, state_size, md5(state) FROM object_state ORDER BY 1, 2",
+		"SELECT * FROM current_object ORDER BY 1",
+		"SELECT zoid, tid, chunk_num, md5(lo_get(chunk)) FROM blob_chunk ORDER BY 1, 2",
+		"SELECT count(*) FROM pg_largeobject_metadata",
+		"SELECT count(*) FROM zeolite_upload",
+	} {
+		all = append(all, query+":\n"+strings.Join(pgtest.Shared(t).Query(t, dsn, query), "\n"))
+	}
+	return strings.Join(all, "\n")
+}
+
+// A pack that ends after any of its steps has taken nothing that a reader can
+// ask for, and leaves a database that the next server opens and packs to the
+// same result as if nothing had happened.
+func TestPackFailsAfterEveryStep(t *testing.T) {
+	cluster, original := pgtest.Shared(t), pgtest.Database(t)
+	s := opened(t, Options{DSN: original})
+	packTo := historyToPack(t, s)
+	want := view(t, s, packTo)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	// pack packs a database, and is ended after so many steps, if that many
+	// are needed.
+	pack := func(t *testing.T, dsn string, steps int) (ended bool) {
+		s, a := opened(t, Options{DSN: dsn}), newAdmin(t, dsn)
+		defer a.conn.Close(t.Context())
+		s.batches = batches{sweep: 6, mark: 6}
+		done := 0
+		err := s.Pack(t.Context(), packTo, zeolite.PackOptions{Progress: func(zeolite.PackProgress) {
+			if done++; done == steps {
+				ended = a.kill(appPack) == 1
+			}
+		}})
+		if ended != (err != nil) || (err != nil && !errors.As(err, new(*zeolite.StorageError))) {
+			t.Fatalf("ended after step %d: %v; Pack: %v", steps, ended, err)
+		}
+		if got := view(t, s, packTo); !maps.Equal(got, want) {
+			t.Errorf("readers see %v, not %v", got, want)
+		}
+		for info, err := range s.UndoLog(t.Context()) {
+			if err != nil {
+				t.Errorf("the undo log: %v, %v", info, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// The lock of the pack goes with the process in the database.
+		eventually(t, "the pack has left the database", func() bool { return len(a.pids(appPack)) == 0 })
+		return ended
+	}
+	const never = 1 << 30
+	once := cluster.Copy(t, original)
+	if pack(t, once, never) {
+		t.Fatal("it was ended")
+	}
+	result := rowsOf(t, once)
+	if n := strings.Count(rowsOf(t, original), "\n"); n-strings.Count(result, "\n") < 20 {
+		t.Fatalf("the pack removed hardly anything:\n%s", result)
+	}
+	steps := 1
+	for ; ; steps++ {
+		dsn := cluster.Copy(t, original)
+		if !pack(t, dsn, steps) {
+			break
+		}
+		// A third server packs after the second was ended too, elsewhere.
+		if steps%3 == 0 {
+			pack(t, dsn, 1+steps/2)
+		}
+		pack(t, dsn, never)
+		if got := rowsOf(t, dsn); got != result {
+			t.Fatalf("ended after step %d and packed again:\n%s\nwant\n%s", steps, got, result)
+		}
+	}
+	if steps < 12 {
+		t.Errorf("the pack has only %d steps", steps)
+	}
+	t.Logf("ended after each of %d steps", steps-1)
+}
+
+// A pack passes over what a voted transaction is about to write, and neither
+// waits for the other.
+func TestPackBesideVoted(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn}), newAdmin(t, dsn)
+	ctx := t.Context()
+	put(t, s, func(tx zeolite.Txn) error { return tx.Store(ctx, 0, 0, storagetest.Record("root")) })
+	garbage := put(t, s, func(tx zeolite.Txn) error {
+		return errors.Join(tx.Store(ctx, 1, 0, storagetest.Record("one")), tx.Store(ctx, 2, 0, storagetest.Record("two")))
+	})
+	voted, err := s.Begin(ctx, zeolite.TxnMeta{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer voted.Abort()
+	if err := errors.Join(store(ctx, 1, garbage, "again")(voted), voted.Vote(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pack(ctx, zeolite.MaxTID, zeolite.PackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() []zeolite.OID {
+		var oids []zeolite.OID
+		for oid := range zeolite.OID(3) {
+			if _, err := s.LoadBefore(ctx, oid, zeolite.MaxTID); err == nil {
+				oids = append(oids, oid)
+			}
+		}
+		return oids
+	}
+	if got := kept(); !slices.Equal(got, []zeolite.OID{0, 1}) {
+		t.Errorf("after the pack there are %v", got)
+	}
+	tid, err := voted.Finish(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rev, err := s.LoadBefore(ctx, 1, zeolite.MaxTID); err != nil || rev.TID != tid {
+		t.Errorf("loaded %v, %v", rev.TID, err)
+	}
+	if err := s.Pack(ctx, zeolite.MaxTID, zeolite.PackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := kept(); !slices.Equal(got, []zeolite.OID{0}) {
+		t.Errorf("after another pack there are %v", got)
+	}
+	if n := a.number("SELECT count(*) FROM object_state"); n != 1 {
+		t.Errorf("%d revisions are left", n)
+	}
+}
