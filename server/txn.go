@@ -181,7 +181,7 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 	if t.voted, err = s.storage.Begin(ctx, t.meta); err != nil {
 		return result, err
 	}
-	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}}
+	r := replay{s: s, t: t, conflicts: map[zeolite.OID]*zeolite.ConflictError{}, stores: map[zeolite.OID]int{}}
 	if err := r.all(ctx); err != nil {
 		return result, err
 	}
@@ -247,10 +247,10 @@ type replay struct {
 	t         *transaction
 	result    stubs.VoteResult
 	conflicts map[zeolite.OID]*zeolite.ConflictError // of objects not stored yet
+	stores    map[zeolite.OID]int                    // the entries that met them
 }
 
 func (r *replay) all(ctx context.Context) error {
-	conflicting := map[zeolite.OID]int{}
 	err := r.t.log.each(func(i int, e *entry) error {
 		err := r.one(ctx, e)
 		var conflict *zeolite.ConflictError
@@ -262,8 +262,7 @@ func (r *replay) all(ctx context.Context) error {
 				delete(r.conflicts, e.oid)
 			}
 		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
-			r.conflicts[e.oid] = conflict
-			conflicting[e.oid] = i
+			r.conflicts[e.oid], r.stores[e.oid] = conflict, i
 		default:
 			return err
 		}
@@ -272,10 +271,15 @@ func (r *replay) all(ctx context.Context) error {
 	if err != nil || len(r.conflicts) == 0 {
 		return err
 	}
-	// In the order in which they were stored.
+	return r.report()
+}
+
+// report puts the conflicts into the result, in the order in which the objects
+// were stored.
+func (r *replay) report() error {
 	return r.t.log.each(func(i int, e *entry) error {
 		c := r.conflicts[e.oid]
-		if c == nil || conflicting[e.oid] != i {
+		if c == nil || r.stores[e.oid] != i {
 			return nil
 		}
 		data, err := r.t.log.data(e)
