@@ -160,6 +160,46 @@ func TestBlobEviction(t *testing.T) {
 	wantBlob(t, s, 100, extra, bytes.Repeat([]byte("x"), 30_000))
 }
 
+// One process makes room at a time. Who finds another one at it does not wait,
+// but makes it look again.
+func TestBlobEvictionByOne(t *testing.T) {
+	w, _, _ := blobClients(t)
+	o := w.opt
+	o.BlobDir = filepath.Join(t.TempDir(), "small")
+	s := open(t, o)
+	for i := range 5 {
+		putBlob(t, s, zeolite.OID(i), 0, make([]byte, 10_000))
+	}
+	s.blobs.s.opt.BlobCacheSize = 30_000 // nothing else makes room meanwhile
+	total := func() int64 {
+		_, n, err := s.blobs.files()
+		must(t, err)
+		return n
+	}
+	attempt := filepath.Join(o.BlobDir, "check_size.attempt")
+
+	other := newFlock(filepath.Join(o.BlobDir, "check_size.lock"))
+	ok, err := other.TryLock()
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	must(t, s.blobs.makeRoom())
+	if n := total(); n != 50_000 {
+		t.Errorf("it made room, to %d bytes, while another process did", n)
+	}
+	if _, err := os.Stat(attempt); err != nil {
+		t.Errorf("the other process does not learn that it has to look again: %v", err)
+	}
+	must(t, other.Unlock())
+	must(t, s.blobs.makeRoom())
+	if n := total(); n > 27_000 {
+		t.Errorf("there are still %d bytes", n)
+	}
+	if _, err := os.Stat(attempt); !os.IsNotExist(err) {
+		t.Errorf("the sign of the attempt is left: %v", err)
+	}
+}
+
 // With the server's own directory nothing is transferred.
 func TestSharedBlobDir(t *testing.T) {
 	noLeaks(t)
