@@ -227,9 +227,41 @@ func TestSharedBlobDir(t *testing.T) {
 	if c["storeBlobShared"] != 2 || c["storeBlobStart"] != 0 || c["sendBlob"] != 0 {
 		t.Errorf("calls: %v", c)
 	}
+
+	// Transactions that come to nothing, whatever the server saw of them.
+	for i, cut := range []faults.Cut{
+		{}, // none: it is just aborted
+		{Dir: faults.ClientToServer, Name: "storeBlobShared", When: faults.Before},
+		{Dir: faults.ClientToServer, Name: "vote", When: faults.After},
+		{Dir: faults.ClientToServer, Name: "tpc_finish", When: faults.Before},
+	} {
+		up, err := s.CreateBlob(t.Context())
+		must(t, err)
+		must(t, up.Complete())
+		tx, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+		must(t, err)
+		must(t, tx.StoreBlob(t.Context(), zeolite.OID(20+i), 0, []byte("blob record"), up))
+		if cut.Name != "" {
+			must(t, proxy.CutAt(cut))
+		}
+		must(t, tx.Vote(t.Context())) // which is made once more
+		if cut.Name == "tpc_finish" {
+			_, err := tx.Finish(t.Context(), nil)
+			tid, err := s.Outcome(t.Context(), err)
+			if err != nil || tid != 0 {
+				t.Errorf("Outcome: %v, %v", tid, err)
+			}
+		}
+		tx.Abort()
+		must(t, up.Discard())
+		must(t, s.Sync(t.Context()))
+	}
+	third := putBlob(t, s, 7, second, []byte("shared again"))
+	wantBlob(t, s, 7, third, []byte("shared again"))
 	must(t, s.Close())
+	srv.stop() // and with it what is left of transactions
 	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if strings.Contains(d.Name(), ".upload") || strings.HasSuffix(d.Name(), ".tmp-") {
+		if strings.Contains(d.Name(), ".upload") || strings.Contains(d.Name(), ".tmp") {
 			t.Errorf("%s is left", path)
 		}
 		return err
