@@ -160,6 +160,46 @@ func TestBlobEviction(t *testing.T) {
 	wantBlob(t, s, 100, extra, bytes.Repeat([]byte("x"), 30_000))
 }
 
+// One process makes room at a time. Who finds another one at it does not wait,
+// but makes it look again.
+func TestBlobEvictionByOne(t *testing.T) {
+	w, _, _ := blobClients(t)
+	o := w.opt
+	o.BlobDir = filepath.Join(t.TempDir(), "small")
+	s := open(t, o)
+	for i := range 5 {
+		putBlob(t, s, zeolite.OID(i), 0, make([]byte, 10_000))
+	}
+	s.blobs.s.opt.BlobCacheSize = 30_000 // nothing else makes room meanwhile
+	total := func() int64 {
+		_, n, err := s.blobs.files()
+		must(t, err)
+		return n
+	}
+	attempt := filepath.Join(o.BlobDir, "check_size.attempt")
+
+	other := newFlock(filepath.Join(o.BlobDir, "check_size.lock"))
+	ok, err := other.TryLock()
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	must(t, s.blobs.makeRoom())
+	if n := total(); n != 50_000 {
+		t.Errorf("it made room, to %d bytes, while another process did", n)
+	}
+	if _, err := os.Stat(attempt); err != nil {
+		t.Errorf("the other process does not learn that it has to look again: %v", err)
+	}
+	must(t, other.Unlock())
+	must(t, s.blobs.makeRoom())
+	if n := total(); n > 27_000 {
+		t.Errorf("there are still %d bytes", n)
+	}
+	if _, err := os.Stat(attempt); !os.IsNotExist(err) {
+		t.Errorf("the sign of the attempt is left: %v", err)
+	}
+}
+
 // With the server's own directory nothing is transferred.
 func TestSharedBlobDir(t *testing.T) {
 	noLeaks(t)
@@ -187,9 +227,41 @@ func TestSharedBlobDir(t *testing.T) {
 	if c["storeBlobShared"] != 2 || c["storeBlobStart"] != 0 || c["sendBlob"] != 0 {
 		t.Errorf("calls: %v", c)
 	}
+
+	// Transactions that come to nothing, whatever the server saw of them.
+	for i, cut := range []faults.Cut{
+		{}, // none: it is just aborted
+		{Dir: faults.ClientToServer, Name: "storeBlobShared", When: faults.Before},
+		{Dir: faults.ClientToServer, Name: "vote", When: faults.After},
+		{Dir: faults.ClientToServer, Name: "tpc_finish", When: faults.Before},
+	} {
+		up, err := s.CreateBlob(t.Context())
+		must(t, err)
+		must(t, up.Complete())
+		tx, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+		must(t, err)
+		must(t, tx.StoreBlob(t.Context(), zeolite.OID(20+i), 0, []byte("blob record"), up))
+		if cut.Name != "" {
+			must(t, proxy.CutAt(cut))
+		}
+		must(t, tx.Vote(t.Context())) // which is made once more
+		if cut.Name == "tpc_finish" {
+			_, err := tx.Finish(t.Context(), nil)
+			tid, err := s.Outcome(t.Context(), err)
+			if err != nil || tid != 0 {
+				t.Errorf("Outcome: %v, %v", tid, err)
+			}
+		}
+		tx.Abort()
+		must(t, up.Discard())
+		must(t, s.Sync(t.Context()))
+	}
+	third := putBlob(t, s, 7, second, []byte("shared again"))
+	wantBlob(t, s, 7, third, []byte("shared again"))
 	must(t, s.Close())
+	srv.stop() // and with it what is left of transactions
 	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if strings.Contains(d.Name(), ".upload") || strings.HasSuffix(d.Name(), ".tmp-") {
+		if strings.Contains(d.Name(), ".upload") || strings.Contains(d.Name(), ".tmp") {
 			t.Errorf("%s is left", path)
 		}
 		return err

@@ -214,7 +214,8 @@ func (t *Txn) resolve(ctx context.Context, conflicts []stubs.StoreConflict, roun
 		if err := t.link.stub.TpcAbort(ctx, t.id); err != nil {
 			return err
 		}
-		t.uploads = nil
+		unshare(t.shared)
+		t.uploads, t.shared = nil, nil
 		return t.send(ctx)
 	}
 	return nil
@@ -237,14 +238,14 @@ func (t *Txn) forget(errs ...error) {
 // transaction as soon as the server has answered, or the connection has ended:
 // a transaction must not begin before.
 func (t *Txn) withdraw() {
-	l, id, uploads := t.link, t.id, t.uploads
+	l, id, uploads, shared := t.link, t.id, t.uploads, t.shared
 	t.link, t.rewrote = nil, nil
 	if l == nil || l.lost() {
 		t.stopUploads()
 		t.s.turn.Release(1)
 		return
 	}
-	t.uploads = nil
+	t.uploads, t.shared = nil, nil
 	for _, o := range uploads {
 		o.cut()
 	}
@@ -254,6 +255,7 @@ func (t *Txn) withdraw() {
 		if err := l.stub.TpcAbort(t.s.ctx, id); err != nil && !errors.Is(err, zeolite.ErrReadOnly) {
 			l.conn.End(fmt.Errorf("tpc_abort: %w", err))
 		}
+		unshare(shared)
 		waitFor(uploads)
 	})
 }
@@ -264,7 +266,8 @@ func (t *Txn) stopUploads() {
 		o.cut()
 	}
 	waitFor(t.uploads)
-	t.uploads = nil
+	unshare(t.shared)
+	t.uploads, t.shared = nil, nil
 }
 
 // Abort implements zeolite.Txn. It does not wait for the server. Uploads stay
@@ -304,6 +307,7 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		if errors.As(err, &lost) {
 			c.lost(err)
 			if !lost.MaybeSent {
+				unshare(c.shared)
 				return 0, t.s.asError(err, false)
 			}
 		}
@@ -336,6 +340,7 @@ type commit struct {
 	basis   zeolite.TID
 	staging staging
 	rewrote []zeolite.OID
+	shared  []string // the names of uploads in the server's directory
 	publish zeolite.Publish
 
 	ended   chan struct{} // the answer is there, or will not come
@@ -349,7 +354,7 @@ type commit struct {
 // commit moves all that the transaction has to what remains of it.
 func (t *Txn) commit(publish zeolite.Publish) *commit {
 	c := &commit{
-		s: t.s, meta: t.meta, basis: t.basis, staging: t.staging, rewrote: t.rewrote, publish: publish,
+		s: t.s, meta: t.meta, basis: t.basis, staging: t.staging, rewrote: t.rewrote, shared: t.shared, publish: publish,
 		ended: make(chan struct{}), visible: make(chan struct{}),
 	}
 	t.staging = staging{}

@@ -126,7 +126,7 @@ func (c *breakingConn) end() {
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
 	if c.broken {
-		_ = c.Conn.(*net.TCPConn).CloseWrite()
+		_ = c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -182,34 +182,21 @@ func TestCutAtAnyByte(t *testing.T) {
 			back := memory.New(memory.Options{BlobDir: dir})
 			t.Cleanup(func() { back.Close() })
 			srv := serve(t, back, server.Options{Encoding: enc}, "tcp")
-			c := &byteCutter{back: back, blob: randomBytes(100_000), oid: 1}
-			c.opt = testOptions(t, srv.addr)
-			c.opt.Dial = c.breaker.dial
-			c.opt.BlobDir = filepath.Join(t.TempDir(), "cache")
-			c.s = open(t, c.opt)
-
-			sizes := c.commit(t, nil)
-			points := cutPoints(sizes)
-			for _, p := range points {
-				c.commit(t, &p)
-			}
-			t.Logf("a commit of %d messages out, %d in, cut at %d places: %d in doubt, of which %d committed",
-				len(sizes[0]), len(sizes[1]), len(points), c.doubts, c.committed)
-			if c.doubts == 0 || c.committed == 0 || c.committed == c.doubts {
-				t.Error("doubts should have gone both ways")
-			}
+			c := &byteCutter{back: back, opt: testOptions(t, srv.addr)}
+			c.run(t)
 			until(t, "the server has no more blobs than were committed", func() bool {
 				return countFiles(t, dir) == int(c.oid-1)/2
 			})
-
-			sizes = c.download(t, nil)
-			points = cutPoints(sizes)
-			for _, p := range points {
-				c.download(t, &p)
-			}
-			t.Logf("a download of %d messages out, %d in, cut at %d places", len(sizes[0]), len(sizes[1]), len(points))
 		})
 	}
+}
+
+// The same over Python's server.
+func TestCutAtAnyBytePython(t *testing.T) {
+	eachEncoding(t, 1, func(t *testing.T, srv *pythonServer) {
+		c := &byteCutter{opt: srv.options(t)}
+		c.run(t)
+	})
 }
 
 // byteCutter commits and downloads through connections that break.
@@ -217,13 +204,39 @@ type byteCutter struct {
 	breaker breaker
 	opt     Options
 	s       *Storage
-	back    *memory.Storage
+	back    zeolite.Storage // the server's, if it is in this process
 	blob    []byte
 
 	oid zeolite.OID // the next new one
 	tid zeolite.TID // of the last commit
 	// How often Finish was in doubt, and was committed all the same.
 	doubts, committed int
+}
+
+// run breaks connections at all the places that cutPoints chooses.
+func (c *byteCutter) run(t *testing.T) {
+	c.opt.Dial = c.breaker.dial
+	c.opt.BlobDir = filepath.Join(t.TempDir(), "cache")
+	c.blob, c.oid = randomBytes(100_000), 1
+	c.s = open(t, c.opt)
+
+	sizes := c.commit(t, nil)
+	points := cutPoints(sizes)
+	for _, p := range points {
+		c.commit(t, &p)
+	}
+	t.Logf("a commit of %d messages out, %d in, cut at %d places: %d in doubt, of which %d committed",
+		len(sizes[0]), len(sizes[1]), len(points), c.doubts, c.committed)
+	if c.doubts == 0 || c.committed == 0 || c.committed == c.doubts {
+		t.Error("doubts should have gone both ways")
+	}
+
+	sizes = c.download(t, nil)
+	points = cutPoints(sizes)
+	for _, p := range points {
+		c.download(t, &p)
+	}
+	t.Logf("a download of %d messages out, %d in, cut at %d places", len(sizes[0]), len(sizes[1]), len(points))
 }
 
 // commit commits an object, and another one with a blob, while the connection
@@ -262,6 +275,9 @@ func (c *byteCutter) commit(t *testing.T, at *cutPoint) (sizes [2][]int) {
 	}
 	// Both objects are there, once, for the client and at the server.
 	for _, s := range []zeolite.Storage{c.s, c.back} {
+		if s == nil {
+			continue
+		}
 		for _, oid := range []zeolite.OID{c.oid, c.oid + 1} {
 			h, err := s.History(t.Context(), oid, 10)
 			if err != nil || len(h) != 1 || h[0].TID != tid || string(h[0].Description) != text {

@@ -164,6 +164,22 @@ func (lacking) Pack(context.Context, zeolite.TID, zeolite.PackOptions) error {
 	return zeolite.ErrUnsupported
 }
 
+// The blob directory of a server in Python is shared.
+func TestSharedBlobDirPython(t *testing.T) {
+	eachEncoding(t, 1, func(t *testing.T, srv *pythonServer) {
+		o := srv.options(t)
+		o.BlobDir, o.SharedBlobDir = filepath.Join(srv.dir, o.Storage+".blobs"), true
+		s := open(t, o)
+		tid := putBlob(t, s, 7, 0, []byte("shared"))
+		second := putBlob(t, s, 7, tid, []byte("shared again"))
+		wantBlob(t, s, 7, tid, []byte("shared"))
+		wantBlob(t, s, 7, second, []byte("shared again"))
+		// Another one downloads them.
+		o.BlobDir, o.SharedBlobDir = filepath.Join(t.TempDir(), "blobs"), false
+		wantBlob(t, open(t, o), 7, second, []byte("shared again"))
+	})
+}
+
 // Python's server packs, with its own choice about garbage; what was packed
 // away is not served from the cache.
 func TestPackPython(t *testing.T) {

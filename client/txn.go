@@ -28,6 +28,7 @@ type Txn struct {
 	link    *link
 	basis   zeolite.TID // the last transaction known when it voted
 	uploads []*outgoing
+	shared  []string      // the names of uploads in the server's directory
 	rewrote []zeolite.OID // by the server, which knows their new state alone
 }
 

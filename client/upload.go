@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -207,6 +208,7 @@ func (t *Txn) sendBlob(o *op, serial zeolite.TID, data []byte) error {
 		if err != nil {
 			return err
 		}
+		t.shared = append(t.shared, filepath.Join(t.s.blobs.dirOf(o.oid), name))
 		return lostBefore(t.link.stub.StoreBlobShared(context.Background(), o.oid, serial, data, name, t.id))
 	}
 	// A file of our own: the caller may discard the upload while what is
@@ -226,6 +228,13 @@ func (t *Txn) sendBlob(o *op, serial zeolite.TID, data []byte) error {
 	}
 	t.uploads = append(t.uploads, out)
 	return lostBefore(t.link.stub.StoreBlob(o.oid, serial, data, t.id, out, sent, func(error) { close(out.done) }))
+}
+
+// unshare removes the names of uploads that the server did not take over.
+func unshare(paths []string) {
+	for _, path := range paths {
+		_ = os.Remove(path) // not there, if all went well
+	}
 }
 
 // cut ends the stream early. The server gets less than the blob, in a

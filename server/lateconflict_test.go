@@ -9,10 +9,10 @@ import (
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
-// TestTrap30_ConflictsFoundByVote has a storage that finds conflicts only when it is
+// TestConflictsFoundByVote has a storage that finds conflicts only when it is
 // voted on, as one does that others commit to: the client is told of each, with
 // its record, and may resolve them and vote again.
-func TestTrap30_ConflictsFoundByVote(t *testing.T) {
+func TestConflictsFoundByVote(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
 		storage := newFaulty(newMemory(t))
 		s := startServer(t, storage, Options{})

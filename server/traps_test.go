@@ -516,6 +516,32 @@ func TestTrap27_MemoizedPickles(t *testing.T) {
 	p.exception(2)
 }
 
+// TestTrap30_ConflictFoundByVote: a storage may find only when it votes that an
+// object was changed. It is an error then, with all that the client's exception
+// needs; the transaction is over and its locks are free.
+func TestTrap30_ConflictFoundByVote(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		storage := newFaulty(newMemory(t))
+		s := startServer(t, storage, Options{})
+		p := s.connect(t, enc)
+		tid := p.commit(1, 0, record("x"))
+		storage.fails("vote", &zeolite.ConflictError{OID: 1, Committed: tid + 1, Seen: tid, Read: true})
+		id := p.tpcBegin()
+		p.store(id, 2, 0, record("y"))
+		p.send("checkCurrentSerialInTransaction", zeolite.OID(1), tid, id)
+		state := dictOf(t, p.callRaises("ZODB.POSException.ReadConflictError", "vote", id).State)
+		oid, _ := state.Get("oid")
+		serials, _ := state.Get("serials")
+		if pair := tupleOf(t, serials); oidOf(t, oid) != 1 || tidOf(t, pair[0]) != tid+1 || tidOf(t, pair[1]) != tid {
+			t.Errorf("the state is %v", state)
+		}
+		s.assertIdle()
+		storage.on("vote", nil)
+		p.call("tpc_abort", id)
+		p.commit(1, tid, record("z"))
+	})
+}
+
 // TestTrap33_SupportsUndo is what the storage says.
 func TestTrap33_SupportsUndo(t *testing.T) {
 	for _, undo := range []bool{true, false} {

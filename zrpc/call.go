@@ -181,12 +181,13 @@ type Pending struct {
 	reply chan *Reply // capacity 1; nil means that the connection ended
 }
 
-var pendingPool = sync.Pool{New: func() any { return &Pending{reply: make(chan *Reply, 1)} }}
-
 // BeginCall returns a message to which the arguments are to be added, as one
 // tuple, and the call it begins. Await must follow.
 func (c *Conn) BeginCall(name string) (*Message, *Pending) {
-	p := pendingPool.Get().(*Pending)
+	p, ok := c.ended.Get().(*Pending)
+	if !ok {
+		p = &Pending{reply: make(chan *Reply, 1)}
+	}
 	c.mu.Lock()
 	c.lastID++
 	p.id = c.lastID
@@ -256,7 +257,7 @@ func (c *Conn) await(ctx context.Context, m *Message, p *Pending, behind bool) (
 	select {
 	case r := <-p.reply:
 		p.Hook = nil
-		pendingPool.Put(p)
+		c.ended.Put(p)
 		if r == nil {
 			// number is 0 if the message was not even queued; a message
 			// behind streams may have been sent, to be careful.

@@ -129,7 +129,7 @@ func TestConcurrentCallers(t *testing.T) {
 }
 
 func TestRepliesKeepOrder(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		_, w := onPipe(t, Msgpack, Options{}, handlerFunc(echo))
 		var all [][]byte
 		for i := range 20 {
@@ -155,7 +155,7 @@ func TestForeignIDs(t *testing.T) {
 			Tuple{int64(1), true, "ping"}, Tuple{int64(1), true}, Tuple{}, List{int64(1)},
 		} {
 			for _, flag := range []Value{false, int64(0)} {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					c, w := onPipe(t, enc, Options{}, handlerFunc(echo))
 					_ = c
 					w.write(payload(enc, id, flag, "ping", Tuple{}))
@@ -166,7 +166,7 @@ func TestForeignIDs(t *testing.T) {
 			}
 		}
 	}
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		_, w := onPipe(t, Pickle, Options{}, handlerFunc(echo))
 		// What pickle.dumps((['x'], False, 'ping', ('x',)), 2) may look like.
 		w.write([]byte("\x80\x02(]q\x00X\x01\x00\x00\x00xq\x01a\x89X\x04\x00\x00\x00pingq\x02h\x01\x85q\x03tq\x04."))
@@ -183,7 +183,7 @@ func TestForeignIDs(t *testing.T) {
 
 // TestStrangeReplies gets replies that nobody waits for.
 func TestStrangeReplies(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Pickle, Options{}, noCalls(t))
 		go func() {
 			w.next()
@@ -214,7 +214,7 @@ func TestExceptionForms(t *testing.T) {
 		{nil, "unknown exception", "[null ]"},
 	} {
 		for _, flag := range []Value{int64(2), int64(1), true} {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				c, w := onPipe(t, Pickle, Options{}, noCalls(t))
 				go func() {
 					w.next()
@@ -229,7 +229,7 @@ func TestExceptionForms(t *testing.T) {
 		}
 	}
 	// One that cannot be decoded fails the call, and nothing else.
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Msgpack, Options{}, handlerFunc(echo))
 		go func() {
 			w.next()
@@ -247,7 +247,7 @@ func TestExceptionForms(t *testing.T) {
 }
 
 func TestHooksRunInWireOrder(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var events []string
 		event := func(s string) {
@@ -297,7 +297,7 @@ func TestHooksRunInWireOrder(t *testing.T) {
 }
 
 func TestCancelThenLateReply(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Msgpack, Options{}, noCalls(t))
 		ctx, cancel := context.WithCancel(context.Background())
 		hooked := false
@@ -328,7 +328,7 @@ func TestCancelThenLateReply(t *testing.T) {
 }
 
 func TestEndWakesEveryCaller(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Pickle, Options{}, noCalls(t))
 		var wg sync.WaitGroup
 		try := func(name string, maybeSent bool, await func(context.Context, *Message, *Pending) (*Reply, error)) {
@@ -358,7 +358,7 @@ func TestEndWakesEveryCaller(t *testing.T) {
 var errTest = errors.New("end of the test")
 
 func TestSlowPeerFailsTheCall(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, _ := onPipe(t, Pickle, Options{OutboxLimit: 100}, noCalls(t))
 		_ = c.Send(sendOf(c, "blocks", 1))
 		_, err := call(c, "load", make([]byte, 200))
@@ -371,7 +371,7 @@ func TestSlowPeerFailsTheCall(t *testing.T) {
 
 // TestUnencodable gives values that an encoding cannot express.
 func TestUnencodable(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Msgpack, Options{}, handlerFunc(func(call *Call) {
 			switch string(call.Name) {
 			case "result":
@@ -415,7 +415,7 @@ func TestUnencodable(t *testing.T) {
 
 // TestOneWayCallsGetNoReply answers one-way calls in every way.
 func TestOneWayCallsGetNoReply(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		gate := atomic.Uint64{}
 		c, w := onPipe(t, Pickle, Options{}, handlerFunc(func(call *Call) {
 			switch string(call.Name) {
@@ -446,7 +446,7 @@ func TestOneWayCallsGetNoReply(t *testing.T) {
 }
 
 func TestPostIf(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		gate := atomic.Uint64{}
 		gate.Store(7)
 		var waiting *Call
@@ -501,7 +501,7 @@ func TestPostIf(t *testing.T) {
 }
 
 func TestFillReply(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		_, w := onPipe(t, Pickle, Options{}, handlerFunc(func(call *Call) {
 			if call.Size() != len(payload(Pickle, "id", false, "load", Tuple{})) {
 				t.Errorf("size %d", call.Size())

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -49,17 +48,6 @@ func echo(call *Call) {
 		m.Value(v)
 		call.SendReply(m)
 	}
-}
-
-// bubble runs f under synctest, which also makes sure that no goroutine
-// outlives it. The channels of pooled calls belong to one bubble and must not
-// reach another.
-func bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	forget := func() { pendingPool = sync.Pool{New: pendingPool.New} }
-	forget()
-	defer forget()
-	synctest.Test(t, f)
 }
 
 // noLeaks makes the test fail if goroutines of connections outlive it.
@@ -285,7 +273,7 @@ func TestBadMessagesEndTheConnection(t *testing.T) {
 		}
 		for name, b := range bad {
 			t.Run(fmt.Sprintf("%v/%s", enc, name), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					c, w := onPipe(t, enc, Options{}, noCalls(t))
 					w.write(b)
 					<-c.Done()
@@ -301,7 +289,7 @@ func TestBadMessagesEndTheConnection(t *testing.T) {
 
 func TestKeepAlive(t *testing.T) {
 	for _, enc := range []Encoding{Pickle, Msgpack} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
 			c, w := onPipe(t, enc, Options{KeepAlive: time.Minute}, handlerFunc(echo))
 			for i := range 3 {
@@ -356,7 +344,7 @@ func TestFrameLimits(t *testing.T) {
 			{"too much bulk, after", true, "store", 2500, false, 2000},
 		} {
 			t.Run(fmt.Sprintf("%v/%s", enc, tc.name), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					c, w := onPipe(t, enc, opt, handlerFunc(func(call *Call) {
 						if string(call.Name) == "register" {
 							call.Conn().SetMaxFrame(500, 0)
@@ -392,7 +380,7 @@ func TestFrameLimits(t *testing.T) {
 // TestFrameLimitSmallerThanTheLook announces a frame that is too large, and
 // sends no more than that frame.
 func TestFrameLimitSmallerThanTheLook(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Pickle, Options{MaxFrame: 10, FrameLimit: func([]byte) int { return 0 }}, noCalls(t))
 		w.write(w.call(int64(1), "ping"))
 		<-c.Done()
@@ -480,7 +468,7 @@ func TestIncompleteFrames(t *testing.T) {
 	w := &wire{enc: Pickle}
 	frame := append(AppendFrameHeader(nil, len(w.call(int64(1), "ping"))), w.call(int64(1), "ping")...)
 	for n := range frame {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			c, w := onPipe(t, Pickle, Options{}, noCalls(t))
 			if n > 0 {
 				_, _ = w.nc.Write(frame[:n])
@@ -499,7 +487,7 @@ func TestIncompleteFrames(t *testing.T) {
 }
 
 func TestEndOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Msgpack, Options{}, noCalls(t))
 		if c.Err() != nil {
 			t.Errorf("ended from the beginning: %v", c.Err())
@@ -526,7 +514,7 @@ func TestEndOnce(t *testing.T) {
 }
 
 func TestPauseReads(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const calls = 50
 		var handled atomic.Int64
 		_, w := onPipe(t, Pickle, Options{PauseReads: 1000}, handlerFunc(func(call *Call) {

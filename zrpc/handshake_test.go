@@ -54,7 +54,7 @@ func TestHandshake(t *testing.T) {
 // TestHandshakeLeavesNoDeadline goes on long after the handshake, with bytes
 // that came in the same packet.
 func TestHandshakeLeavesNoDeadline(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
 		defer b.Close()
 		server := accept(a, Pickle)
@@ -80,7 +80,7 @@ func TestHandshakeLeavesNoDeadline(t *testing.T) {
 func TestServerRefuses(t *testing.T) {
 	for _, answer := range []string{"", "Z", "Z4", "Z6", "Z9", "Z55", "Z310", "X5", "z5", "5Z", "\x00\x05", "ruok?", "GET / HTTP/1.1",
 		strings.Repeat("Z", 256)} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			a, b := net.Pipe()
 			defer b.Close()
 			server := accept(a, Pickle)
@@ -98,7 +98,7 @@ func TestServerRefuses(t *testing.T) {
 	}
 	// What is no frame of a handshake.
 	for _, raw := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00\x01\x01", "\xff\xff\xff\xff"} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			a, b := net.Pipe()
 			defer b.Close()
 			server := accept(a, Pickle)
@@ -116,7 +116,7 @@ func TestClientChecksTheVersion(t *testing.T) {
 		"Z5": "Z5", "M5": "M5", "Z6": "Z5", "M7": "M5", "Z9": "Z5", "Z50": "Z5", "Z5.1": "Z5", // newer
 		"Z4": "", "Z310": "", "X5": "", "": "", "Z": "", "M": "", "X6": "", "ruok": "",
 	} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			a, b := net.Pipe()
 			defer a.Close()
 			client := make(chan handshake, 1)
@@ -156,7 +156,7 @@ func TestHandshakeTimeouts(t *testing.T) {
 	}
 	for name, half := range halves {
 		for sent := range 6 { // bytes of a frame that then stops
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				a, b := net.Pipe()
 				defer a.Close()
 				defer b.Close()
@@ -173,7 +173,7 @@ func TestHandshakeTimeouts(t *testing.T) {
 			})
 		}
 		// A peer that goes away.
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			a, b := net.Pipe()
 			defer a.Close()
 			done := make(chan error, 1)

@@ -125,7 +125,7 @@ func (f *funcIterator) Close() { f.closed++ }
 // must never see a whole message.
 func TestFilesThatAreTooShort(t *testing.T) {
 	for _, stream := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			file := tempFile(t, pattern(5000))
 			c, w := onPipe(t, Pickle, Options{}, noCalls(t))
 			body := Body{File: file, Off: 1000, N: 4001}
@@ -151,7 +151,7 @@ func TestFilesThatAreTooShort(t *testing.T) {
 		})
 	}
 	// A file that cannot be read at all.
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		file := tempFile(t, pattern(5000))
 		file.Close()
 		c, w := onPipe(t, Pickle, Options{}, noCalls(t))
@@ -165,7 +165,7 @@ func TestFilesThatAreTooShort(t *testing.T) {
 
 func TestSharedFrames(t *testing.T) {
 	for _, enc := range []Encoding{Pickle, Msgpack} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			data := pattern(2 * joinLimit)
 			var frames [][]byte
 			for _, n := range []int{1, len(data)} {
@@ -202,7 +202,7 @@ func TestSharedFrames(t *testing.T) {
 
 // TestMessagesAreReleasedOnce has messages end in every way.
 func TestMessagesAreReleasedOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		released := map[string]int{}
 		message := func(c *Conn, name string, n int) *Message {
 			m := bodyMessage(c, name, Body{Bytes: make([]byte, n)}, 0)

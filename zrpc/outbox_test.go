@@ -77,7 +77,7 @@ func blocked(t *testing.T, opt Options) (*Conn, *wire) {
 }
 
 func TestStreamsTakeTurns(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})
 		var all []*script
 		for i := range 10 {
@@ -119,7 +119,7 @@ func TestStreamsTakeTurns(t *testing.T) {
 
 // TestTurnsAfterAnEnd has a stream end in the middle of a round.
 func TestTurnsAfterAnEnd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})
 		for i, n := range []int{1, 3, 3} {
 			_ = c.Stream(&script{name: string(rune('a' + i)), n: n}, InTurns)
@@ -130,7 +130,7 @@ func TestTurnsAfterAnEnd(t *testing.T) {
 }
 
 func TestOneByOne(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})
 		up := []*script{{name: "u", n: 3}, {name: "v", n: 2}, {name: "empty"}, {name: "w", n: 1}}
 		for i, s := range up {
@@ -169,7 +169,7 @@ func TestOneByOne(t *testing.T) {
 // message of a stream at most, however many streams there are.
 func TestMessagesPassStreams(t *testing.T) {
 	for _, lane := range []Lane{InTurns, OneByOne} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			c, w := blocked(t, Options{})
 			for range 4 {
 				_ = c.Stream(&script{name: "chunk", n: 20}, lane)
@@ -195,7 +195,7 @@ func TestMessagesPassStreams(t *testing.T) {
 // only when the one before was written.
 func TestSlowReaderHoldsUpTheIterator(t *testing.T) {
 	for _, lane := range []Lane{InTurns, OneByOne} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			c, w := onPipe(t, Msgpack, Options{}, noCalls(t))
 			s := &script{name: "chunk", n: 10}
 			_ = c.Stream(s, lane)
@@ -213,7 +213,7 @@ func TestSlowReaderHoldsUpTheIterator(t *testing.T) {
 }
 
 func TestPostBehind(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})
 		post := func(name string) {
 			m := sendOf(c, name, 0)
@@ -269,7 +269,7 @@ func (s *sleeper) Next(m *Message) error {
 }
 
 func TestStreamsThatAreNotReady(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Pickle, Options{}, noCalls(t))
 		slow := &sleeper{script: script{name: "slow", n: 3}}
 		up := &sleeper{script: script{name: "up", n: 1}}
@@ -306,7 +306,7 @@ func TestStreamsThatAreNotReady(t *testing.T) {
 }
 
 func TestIteratorErrorEndsTheConnection(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})
 		var all []*script
 		for i := range 12 {
@@ -360,7 +360,7 @@ func TestEndClosesStreams(t *testing.T) {
 		func(c *Conn, _ *wire) { c.Drain(time.Now().Add(time.Second)) }, // nobody reads
 	} {
 		for reads := range 4 {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				c, w := blocked(t, Options{})
 				var all []*script
 				for i := range 10 {
@@ -429,7 +429,7 @@ func TestOutboxLimit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				const fits = 5
 				c, w := onPipe(t, Pickle, Options{OutboxLimit: fits * len(frame)}, noCalls(t))
 				for round := range 3 {
@@ -463,7 +463,7 @@ func TestOutboxLimit(t *testing.T) {
 		})
 	}
 	// A single message may be larger than the limit.
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := onPipe(t, Pickle, Options{OutboxLimit: 10}, noCalls(t))
 		for range 3 {
 			if err := c.PostFrame(frame); err != nil {
@@ -476,7 +476,7 @@ func TestOutboxLimit(t *testing.T) {
 }
 
 func TestWaitRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})
 		if err := c.WaitRoom(context.Background(), c.Queued()+1); err != nil {
 			t.Errorf("there is room: %v", err)
@@ -554,7 +554,7 @@ func TestDrain(t *testing.T) {
 // TestDrainDeadline drains to a peer that does not read, and a stream that is
 // never ready.
 func TestDrainDeadline(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, _ := blocked(t, Options{})
 		start := time.Now()
 		c.Drain(start.Add(time.Minute))
@@ -562,7 +562,7 @@ func TestDrainDeadline(t *testing.T) {
 			t.Errorf("a peer that does not read: ended after %v", d)
 		}
 	})
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		c, _ := onPipe(t, Pickle, Options{}, noCalls(t))
 		s := &sleeper{script: script{name: "s", n: 1}}
 		_ = c.Stream(s, InTurns)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -226,6 +227,52 @@ func TestCopy(t *testing.T) {
 	args[6] = filepath.Join(other, "blobs")
 	if code, out = zeoliteCommand(t, args...); code != 1 {
 		t.Errorf("copy into another database: exit code %d, printed %q", code, out)
+	}
+}
+
+// TestCopyKilled kills the process that copies, several times; the next one
+// goes on, and in the end the copy is equal.
+func TestCopyKilled(t *testing.T) {
+	dir, _ := sample(t, 600)
+	st, err := os.Stat(filepath.Join(dir, "Data.fs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := served(t, dir)
+	to := t.TempDir()
+	copied := filepath.Join(to, "Data.fs")
+	args := []string{"copy", addr, copied, "-src-blobs", filepath.Join(to, "cache"), "-dst-blobs", filepath.Join(to, "blobs")}
+	for part := range int64(4) {
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS_PROGRAM=1")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for running := true; running; {
+			select {
+			case err := <-ended:
+				t.Logf("it ended before it was killed: %v", err)
+				running = false
+			case <-time.After(time.Millisecond):
+				if now, err := os.Stat(copied); err == nil && now.Size() > (part+1)*st.Size()/6 {
+					_ = cmd.Process.Kill()
+					<-ended
+					running = false
+				}
+			}
+		}
+	}
+	code, out := zeoliteCommand(t, args...)
+	if code != 0 || !strings.Contains(out, "Went on after") || !strings.Contains(out, "Compared 601 transactions: the copy is equal") {
+		t.Errorf("exit code %d, printed %q", code, out)
+	}
+	if code, out := zeoliteCommand(t, "check", copied, "-b", filepath.Join(to, "blobs")); code != 0 {
+		t.Errorf("check of the copy: exit code %d, printed %q", code, out)
+	}
+	if left, err := filepath.Glob(filepath.Join(to, "blobs", "tmp", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
