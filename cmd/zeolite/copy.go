@@ -227,7 +227,7 @@ func (c *copier) sameTransaction(ctx context.Context, want, got *zeolite.Transac
 	}
 	next, stop := iter.Pull2(got.Records)
 	defer stop()
-	for rec, err := range want.Records {
+	for rec, err := range want.Each() {
 		if err != nil {
 			return fmt.Errorf("source: %w", err)
 		}
