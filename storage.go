@@ -230,6 +230,18 @@ type TransactionRecord struct {
 	// Records yields the records in the order they were stored. It may be
 	// ranged over repeatedly.
 	Records iter.Seq2[DataRecord, error]
+	// Borrowed, if not nil, yields the same records at less cost. See Each.
+	Borrowed iter.Seq2[DataRecord, error]
+}
+
+// Each is Records for those who look at the records as they come: it is to be
+// used before the next step to a transaction, by the same goroutine, and the Data
+// of a record is valid until the next one only.
+func (t *TransactionRecord) Each() iter.Seq2[DataRecord, error] {
+	if t.Borrowed != nil {
+		return t.Borrowed
+	}
+	return t.Records
 }
 
 // DataRecord is one record of a stored transaction.

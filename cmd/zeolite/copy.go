@@ -301,7 +301,7 @@ type state struct {
 // order of records differs from server to server.
 func statesOf(txn *zeolite.TransactionRecord) (map[zeolite.OID]state, error) {
 	states := map[zeolite.OID]state{}
-	for rec, err := range txn.Records {
+	for rec, err := range txn.Each() {
 		if err != nil {
 			return nil, err
 		}

@@ -74,7 +74,7 @@ func listTransactions(ctx context.Context, storage zeolite.Storage, start zeolit
 func describeTransaction(txn *zeolite.TransactionRecord, records bool) (string, error) {
 	var lines strings.Builder
 	n := 0
-	for rec, err := range txn.Records {
+	for rec, err := range txn.Each() {
 		if err != nil {
 			return "", err
 		}

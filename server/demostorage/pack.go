@@ -45,7 +45,7 @@ func (s *Storage) packable(ctx context.Context, tid zeolite.TID) (zeolite.TID, e
 		if err != nil {
 			return 0, err
 		}
-		for r, err := range t.Records {
+		for r, err := range t.Each() {
 			if err != nil {
 				return 0, err
 			}

@@ -28,7 +28,8 @@ const (
 	// guardLen is the length of an empty transaction.
 	guardLen = txnHdrLen + lengthLen
 
-	statusOffset = 16 // of the status byte in a transaction header
+	lengthOffset = 8  // of the length in a transaction header
+	statusOffset = 16 // of the status byte there
 )
 
 // Statuses of a transaction.

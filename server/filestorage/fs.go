@@ -40,6 +40,10 @@ type File interface {
 	Allocate(off, n int64) error
 }
 
+// writeBacker is a File that can be told to bring a part of its contents to the
+// disk, without waiting for it: so that a later Sync has less to do.
+type writeBacker interface{ StartWriteBack(off, n int64) }
+
 // OSFileSystem is the FileSystem of the operating system.
 type OSFileSystem struct{}
 

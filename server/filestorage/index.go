@@ -111,6 +111,28 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 	}
 }
 
+// addBucket adds a whole bucket, in the order of its oids, unless something of it
+// is known already. The entries are copied.
+func (x *index) addBucket(prefix uint64, entries []uint64) bool {
+	sh := x.shard(prefix)
+	sh.Lock()
+	_, known := sh.buckets[prefix]
+	if !known {
+		bucket := make([]uint64, len(entries))
+		copy(bucket, entries)
+		sh.buckets[prefix] = bucket
+		sh.count += len(entries)
+	}
+	sh.Unlock()
+	if known {
+		return false
+	}
+	x.order.Lock()
+	x.order.fresh = append(x.order.fresh, prefix)
+	x.order.Unlock()
+	return true
+}
+
 // remove forgets oid, if it is known.
 func (x *index) remove(oid zeolite.OID) {
 	prefix, suffix := uint64(oid)>>suffixBits, uint64(oid)&suffixMask

@@ -1,8 +1,11 @@
 package filestorage
 
 import (
+	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -147,5 +150,48 @@ func BenchmarkIndexSet(b *testing.B) {
 	x := newIndex()
 	for i := range b.N {
 		x.set(zeolite.OID(i), int64(i))
+	}
+}
+
+// sequence yields n objects that were created one after the other, at places
+// that fit records of a few hundred bytes.
+func sequence(n int) iter.Seq2[zeolite.OID, int64] {
+	return func(yield func(zeolite.OID, int64) bool) {
+		for i := range n {
+			if !yield(zeolite.OID(i), magicLen+300*int64(i)) {
+				return
+			}
+		}
+	}
+}
+
+// How long it takes to read a saved index, and how much memory an object needs
+// in what comes of it.
+func BenchmarkIndexLoad(b *testing.B) {
+	for _, n := range []int{1e6, 1e7} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			name := filepath.Join(b.TempDir(), "Data.fs.index")
+			if _, err := saveIndexFile(OSFileSystem{}, name, sequence(n), 1<<40); err != nil {
+				b.Fatal(err)
+			}
+			var perObject float64
+			for b.Loop() {
+				b.StopTimer()
+				x, heap := heapOf(func() *index {
+					b.StartTimer()
+					x, _, err := loadIndexFile(name)
+					b.StopTimer()
+					if err != nil || x.len() != n {
+						b.Fatal(x.len(), err)
+					}
+					return x
+				})
+				perObject = float64(heap) / float64(n)
+				runtime.KeepAlive(x)
+				b.StartTimer()
+			}
+			b.ReportMetric(perObject, "bytes/object")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/object")
+		})
 	}
 }

@@ -32,7 +32,7 @@ func loadIndexFile(name string) (*index, int64, error) {
 		return nil, 0, err
 	}
 	defer f.Close()
-	p := &pickleReader{r: bufio.NewReaderSize(f, 1<<20)}
+	p := &pickleReader{r: bufio.NewReaderSize(f, 64<<10)}
 	first, err := p.load()
 	if err != nil {
 		return nil, 0, err
@@ -81,19 +81,48 @@ func (x *index) loadPair(v any) error {
 	}
 	var b [8]byte
 	copy(b[:], prefix)
-	n := len(bucket) / entryLen
-	for i := range n {
-		copy(b[filePrefixLen:], bucket[fileSuffixLen*i:][:fileSuffixLen])
-		x.set(zeolite.OID(binary.BigEndian.Uint64(b[:])), position48(bucket[fileSuffixLen*n+filePositionLen*i:]))
-	}
+	x.setBucket(zeolite.OID(binary.BigEndian.Uint64(b[:])), bucket)
 	return nil
+}
+
+// setBucket adds the objects of a bucket of the file, whose oids begin like
+// first. They come in the order of their oids, so whole buckets of the index can
+// be made of them at once.
+func (x *index) setBucket(first zeolite.OID, bucket string) {
+	n := len(bucket) / (fileSuffixLen + filePositionLen)
+	suffixes, positions := bucket[:fileSuffixLen*n], bucket[fileSuffixLen*n:]
+	suffix := func(i int) uint64 {
+		return uint64(suffixes[fileSuffixLen*i])<<8 | uint64(suffixes[fileSuffixLen*i+1])
+	}
+	entries := make([]uint64, 0, suffixMask+1)
+	for i := 0; i < n; {
+		prefix := (uint64(first) | suffix(i)) >> suffixBits
+		entries = entries[:0]
+		sorted := true
+		for ; i < n; i++ {
+			s := suffix(i)
+			if (uint64(first)|s)>>suffixBits != prefix {
+				break
+			}
+			entry := s<<(64-suffixBits) | uint64(position48(positions[filePositionLen*i:]))
+			if k := len(entries); k > 0 && entries[k-1]>>(64-suffixBits) >= entry>>(64-suffixBits) {
+				sorted = false
+			}
+			entries = append(entries, entry)
+		}
+		if sorted && x.addBucket(prefix, entries) {
+			continue
+		}
+		for _, entry := range entries {
+			x.set(zeolite.OID(prefix<<suffixBits|entry>>(64-suffixBits)), int64(entry&positionMax))
+		}
+	}
 }
 
 // position48 reads a 6-byte number.
 func position48(s string) int64 {
-	var b [8]byte
-	copy(b[2:], s[:filePositionLen])
-	return int64(binary.BigEndian.Uint64(b[:]))
+	_ = s[filePositionLen-1]
+	return int64(s[0])<<40 | int64(s[1])<<32 | int64(s[2])<<24 | int64(s[3])<<16 | int64(s[4])<<8 | int64(s[5])
 }
 
 // loadOldForm reads the index of the older form: a dict from oids to

@@ -126,6 +126,7 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 	if swapped, err = p.finish(); err != nil {
 		return err
 	}
+	p.out.stop()
 	s.log.Info("packed", "path", s.path, "to", p.tid.Time(), "garbage collection", gc,
 		"bytes before", before, "bytes after", s.gen.Load().end.Load(), "took", time.Since(started))
 	if err := s.removePackedBlobs(ctx, false); err != nil {
@@ -201,6 +202,11 @@ func (p *packer) step(phase string, done, total int64) error {
 	if phase == p.phase && p.steps%256 != 0 {
 		return nil
 	}
+	return p.report(phase, done, total)
+}
+
+// report is step for what is called less often.
+func (p *packer) report(phase string, done, total int64) error {
 	if p.progress != nil {
 		now := time.Now()
 		if phase != p.phase {
@@ -236,6 +242,8 @@ func (p *packer) createFile() error {
 
 // discard removes the new file.
 func (p *packer) discard() {
+	p.out.done.Wait()
+	p.out.stop()
 	p.out.file.Close()
 	p.s.fs.Remove(p.s.path + ".pack")
 }

@@ -2,7 +2,6 @@ package filestorage
 
 import (
 	"encoding/binary"
-	"os"
 	"slices"
 
 	"github.com/zeolite-go/zeolite"
@@ -12,25 +11,6 @@ import (
 // shift says that what was at from or behind it, up to the next shift, is now
 // by bytes earlier in the file.
 type shift struct{ from, by int64 }
-
-// packWriter appends to the new file. It is used by one goroutine.
-type packWriter struct {
-	file File
-	groupWriter
-}
-
-func createPackFile(fsys FileSystem, name string) (*packWriter, error) {
-	f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return nil, err
-	}
-	w := &packWriter{file: f, groupWriter: groupWriter{file: f, buf: make([]byte, 0, groupBuffer)}}
-	w.write([]byte(magic)) // goes to the buffer
-	return w, nil
-}
-
-// end is where the next byte goes.
-func (w *packWriter) end() int64 { return w.pos + int64(len(w.buf)) }
 
 // isKept says whether the record at pos before packPos goes to the new file.
 func (p *packer) isKept(oid zeolite.OID, pos int64) bool {
@@ -44,22 +24,16 @@ func (p *packer) isKept(oid zeolite.OID, pos int64) bool {
 // copyPacked copies what is kept of the transactions before packPos.
 func (p *packer) copyPacked() error {
 	w := newWindow(p.g.file)
-	var kept []recHeader
+	w.forward(magicLen, p.packPos)
+	defer w.close()
 	for pos := int64(magicLen); pos < p.packPos; {
 		t, err := w.txn(pos, p.packPos)
 		if err != nil {
 			return err
 		}
 		if t.status != statusUndone {
-			if kept, err = p.choose(w, &t, kept[:0]); err != nil {
+			if err := p.copyPackedTxn(w, &t); err != nil {
 				return err
-			}
-			// The last transaction stays, if without records: LastTID must
-			// not go back, or clients know more than their server.
-			if len(kept) > 0 || t.tid == p.newest {
-				if err := p.copyTxn(w, &t, kept, statusPacked); err != nil {
-					return err
-				}
 			}
 		}
 		pos = t.next()
@@ -72,24 +46,66 @@ func (p *packer) copyPacked() error {
 	return nil
 }
 
-// choose appends the records of a transaction that are kept, and notes the
-// blobs of those that are not.
-func (p *packer) choose(w *window, t *txnHeader, kept []recHeader) ([]recHeader, error) {
+// copyPackedTxn copies the records of a transaction that are kept, and notes the
+// blobs of those that are not. A transaction without any goes, too. But the last
+// one of all stays, if without records: LastTID must not go back, or clients know
+// more than their server.
+func (p *packer) copyPackedTxn(w *window, t *txnHeader) error {
+	// Each byte is read once: so the length is filled in when it is known.
+	start := p.out.end()
+	user, desc, ext, err := w.texts(*t)
+	if err != nil {
+		return err
+	}
+	begun := false
+	begin := func() error {
+		begun = true
+		return packError(p.out.write(appendTxnHeader(p.buf[:0], t.tid, 0, statusPacked, user, desc, ext)))
+	}
 	for at := t.records(); at < t.end(); {
 		r, err := w.record(t, at)
 		if err != nil {
-			return nil, err
-		}
-		if p.isKept(r.oid, at) {
-			kept = append(kept, r)
-		} else if p.s.blobs != nil {
-			if err := p.dropBlob(w, r); err != nil {
-				return nil, err
-			}
+			return err
 		}
 		at = r.next()
+		if !p.isKept(r.oid, r.pos) {
+			if p.s.blobs != nil {
+				if err := p.dropBlob(w, r); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if !begun {
+			if err := begin(); err != nil {
+				return err
+			}
+		}
+		_, data, err := p.newPointer(r)
+		if err != nil {
+			return err
+		}
+		place := p.out.end()
+		if _, wanted := p.targets[r.pos]; wanted {
+			p.targets[r.pos] = place
+		}
+		if _, err := p.copyRecord(w, r, 0, start, 0, data); err != nil {
+			return err
+		}
+		p.index.set(r.oid, place)
 	}
-	return kept, nil
+	if !begun {
+		if t.tid != p.newest {
+			return nil
+		}
+		if err := begin(); err != nil {
+			return err
+		}
+	}
+	var length [lengthLen]byte
+	binary.BigEndian.PutUint64(length[:], uint64(p.out.end()-start))
+	p.out.patch(start+lengthOffset, length[:])
+	return packError(p.out.write(length[:]))
 }
 
 // maxBlobRecord is more than the record of a blob has: a class without a state.
@@ -105,7 +121,7 @@ func (p *packer) dropBlob(w *window, r recHeader) error {
 	if r.dataLen > 0 {
 		data, err = w.need(r.pos+recHdrLen, int(r.dataLen))
 	} else {
-		_, data, err = p.recordAt(r.pos, p.buf[:])
+		_, data, err = p.g.recordAt(r.pos, p.buf[:])
 	}
 	if err != nil {
 		return err
@@ -139,7 +155,7 @@ func (p *packer) copyRest(end int64) error {
 			recs = append(recs, r)
 			at = r.next()
 		}
-		if err := p.copyTxn(w, &t, recs, t.status); err != nil {
+		if err := p.copyTxn(w, &t, recs); err != nil {
 			return err
 		}
 		p.copied = t.next()
@@ -162,8 +178,8 @@ func (p *packer) moved(pos int64) int64 {
 	return pos - p.shifts[i].by
 }
 
-// copyTxn copies a transaction with some of its records.
-func (p *packer) copyTxn(w *window, t *txnHeader, recs []recHeader, status byte) error {
+// copyTxn copies a transaction behind packPos.
+func (p *packer) copyTxn(w *window, t *txnHeader, recs []recHeader) error {
 	// What records point to decides how long they get.
 	backs := make([]int64, len(recs))
 	bodies := make([][]byte, len(recs))
@@ -185,23 +201,16 @@ func (p *packer) copyTxn(w *window, t *txnHeader, recs []recHeader, status byte)
 		return err
 	}
 	newPos := p.out.end()
-	if err := p.out.write(appendTxnHeader(nil, t.tid, length, status, user, desc, ext)); err != nil {
+	if err := p.out.write(appendTxnHeader(nil, t.tid, length, t.status, user, desc, ext)); err != nil {
 		return packError(err)
 	}
 	place := p.out.end()
-	packed := t.pos < p.packPos
 	lengthChanged := length != t.length
 	for i, r := range recs {
-		if !packed && lengthChanged && place != r.pos-p.shifts[len(p.shifts)-1].by {
+		if lengthChanged && place != r.pos-p.shifts[len(p.shifts)-1].by {
 			p.shifts = append(p.shifts, shift{r.pos, r.pos - place})
 		}
-		if _, wanted := p.targets[r.pos]; wanted && packed {
-			p.targets[r.pos] = place
-		}
-		prev := int64(0)
-		if !packed {
-			prev, _ = p.index.get(r.oid)
-		}
+		prev, _ := p.index.get(r.oid)
 		n, err := p.copyRecord(w, r, prev, newPos, backs[i], bodies[i])
 		if err != nil {
 			return err
@@ -228,7 +237,7 @@ func (p *packer) newPointer(r recHeader) (back int64, data []byte, err error) {
 			return to, nil, nil
 		}
 	}
-	_, data, err = p.recordAt(r.pos, p.buf[:])
+	_, data, err = p.g.recordAt(r.pos, p.buf[:])
 	return 0, data, err // no data: the object is gone
 }
 

@@ -3,7 +3,6 @@ package filestorage
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server/references"
@@ -48,40 +47,6 @@ func (p *packer) mark() error {
 	return p.follow(level, false)
 }
 
-// follow marks what can be reached from the records of a level, level by
-// level, in the order of file positions: so the file is read mostly forward.
-// With strict it takes note of references that lead nowhere.
-func (p *packer) follow(level []int64, strict bool) error {
-	var oids []zeolite.OID
-	var next []int64
-	total := int64(p.current.len())
-	w := newWindow(p.g.file)
-	for len(level) > 0 {
-		slices.Sort(level)
-		next = next[:0]
-		// Where records are close to each other, reading what is between
-		// them costs less than a call for each.
-		near := (level[len(level)-1]-level[0])/int64(len(level)) < windowSize/4
-		for _, pos := range level {
-			h, data, err := p.recordNear(w, pos, near)
-			if err != nil {
-				return err
-			}
-			p.kept += recHdrLen + int64(len(data))
-			if oids, err = p.references(oids[:0], h.oid, data); err != nil {
-				return err
-			}
-			next = p.reachAll(next, h.oid, oids, strict)
-			p.marked++
-			if err := p.step("mark", p.marked, total); err != nil {
-				return err
-			}
-		}
-		level, next = next, level
-	}
-	return nil
-}
-
 // reach marks an object and adds the position of its record to level, if that
 // is new. It fails if there is no such object as of p.tid.
 func (p *packer) reach(level []int64, oid zeolite.OID) ([]int64, bool) {
@@ -93,15 +58,15 @@ func (p *packer) reach(level []int64, oid zeolite.OID) ([]int64, bool) {
 	return level, ok
 }
 
-// reachAll marks the objects that one of them refers to.
-func (p *packer) reachAll(level []int64, from zeolite.OID, oids []zeolite.OID, strict bool) []int64 {
-	for _, oid := range oids {
-		if strict && p.exempt[oid] {
+// reachAll marks the objects that references lead to.
+func (p *packer) reachAll(level []int64, refs []reference, strict bool) []int64 {
+	for _, r := range refs {
+		if strict && p.exempt[r.to] {
 			continue // reachFromLater comes to it
 		}
 		var ok bool
-		if level, ok = p.reach(level, oid); !ok && strict && !p.unmade[oid] {
-			p.dangles(from, oid)
+		if level, ok = p.reach(level, r.to); !ok && strict && !p.unmade[r.to] {
+			p.dangling = append(p.dangling, r)
 		}
 	}
 	return level
@@ -113,6 +78,8 @@ func (p *packer) reachAll(level []int64, from zeolite.OID, oids []zeolite.OID, s
 // then on the object counts as reached.
 func (p *packer) followGivenBack() error {
 	var level []int64
+	var job markJob
+	m := marker{g: p.g}
 	for _, b := range p.givenBack {
 		if pos, ok := p.current.get(b.oid); !p.exempt[b.oid] && (!ok || pos&markBit == 0) {
 			if p.exempt == nil {
@@ -127,15 +94,11 @@ func (p *packer) followGivenBack() error {
 			seen[b.oid] = true
 			continue
 		}
-		h, data, err := p.recordAt(b.back, p.buf[:])
-		if err != nil {
-			return err
+		job.level = []int64{b.back}
+		if m.read(&job); job.err != nil {
+			return job.err
 		}
-		oids, err := p.references(nil, h.oid, data)
-		if err != nil {
-			return err
-		}
-		level = p.reachAll(level, h.oid, oids, true)
+		level = p.reachAll(level, job.refs, true)
 	}
 	return p.follow(level, true)
 }
@@ -181,14 +144,16 @@ func (p *packer) reachFromLater(level []int64) ([]int64, error) {
 			}
 			// The object itself: what it was before may still be read.
 			level, _ = p.reach(level, r.oid)
-			_, data, err := p.recordAt(at, p.buf[:])
+			_, data, err := p.g.recordAt(at, p.buf[:])
 			if err != nil {
 				return nil, err
 			}
-			if oids, err = p.references(oids[:0], r.oid, data); err != nil {
+			if oids, err = findReferences(oids[:0], r.oid, data); err != nil {
 				return nil, err
 			}
-			level = p.reachAll(level, r.oid, oids, false)
+			for _, oid := range oids {
+				level, _ = p.reach(level, oid)
+			}
 			at = r.next()
 		}
 		pos = t.next()
@@ -200,43 +165,22 @@ func (p *packer) reachFromLater(level []int64) ([]int64, error) {
 }
 
 // recordAt reads the record at pos with the data it has or points to.
-func (p *packer) recordAt(pos int64, buf []byte) (recHeader, []byte, error) {
-	n, err := p.g.file.ReadAt(buf, pos)
+func (g *generation) recordAt(pos int64, buf []byte) (recHeader, []byte, error) {
+	n, err := g.file.ReadAt(buf, pos)
 	if n < recHdrLen+backLen {
 		return recHeader{}, nil, readError(pos, err)
 	}
 	h := parseRecHeader(buf[:n], pos)
-	if err := h.check(h.oid, p.g.bound.Load()); err != nil {
+	if err := h.check(h.oid, g.bound.Load()); err != nil {
 		return h, nil, err
 	}
-	data, err := p.g.readData(h, buf, n)
+	data, err := g.readData(h, buf, n)
 	return h, data, err
 }
 
-// recordNear is recordAt through a window if more records near pos will be
-// read. The data is valid until the next call.
-func (p *packer) recordNear(w *window, pos int64, near bool) (recHeader, []byte, error) {
-	if !near {
-		return p.recordAt(pos, p.buf[:])
-	}
-	b, err := w.need(pos, recHdrLen+backLen)
-	if err != nil {
-		return recHeader{}, nil, err
-	}
-	h := parseRecHeader(b, pos)
-	if h.dataLen == 0 || h.dataLen > windowSize/2 {
-		return p.recordAt(pos, p.buf[:])
-	}
-	if err := h.check(h.oid, p.g.bound.Load()); err != nil {
-		return h, nil, err
-	}
-	data, err := w.need(pos+recHdrLen, int(h.dataLen))
-	return h, data, err
-}
-
-// references finds the references of a record. A record that cannot be
+// findReferences finds the references of a record. A record that cannot be
 // understood stops the pack: what it refers to would be lost.
-func (p *packer) references(oids []zeolite.OID, of zeolite.OID, data []byte) ([]zeolite.OID, error) {
+func findReferences(oids []zeolite.OID, of zeolite.OID, data []byte) ([]zeolite.OID, error) {
 	oids, err := references.Find(oids, data)
 	if err != nil {
 		return nil, &zeolite.StorageError{Message: "cannot collect garbage: cannot read the references of oid " + of.String(), Err: err}
@@ -247,19 +191,14 @@ func (p *packer) references(oids []zeolite.OID, of zeolite.OID, data []byte) ([]
 // reference is one object's to another.
 type reference struct{ from, to zeolite.OID }
 
-// dangles takes note of a reference to an object that does not exist.
-func (p *packer) dangles(from, to zeolite.OID) {
-	p.dangling = append(p.dangling, reference{from, to})
-}
-
 // checkResurrected fails if the record of a transaction that was committed
 // after mark refers to an object that mark did not reach.
 func (p *packer) checkResurrected(r recHeader) error {
-	_, data, err := p.recordAt(r.pos, p.buf[:])
+	_, data, err := p.g.recordAt(r.pos, p.buf[:])
 	if err != nil {
 		return err
 	}
-	oids, err := p.references(nil, r.oid, data)
+	oids, err := findReferences(nil, r.oid, data)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import "github.com/zeolite-go/zeolite"
 func (p *packer) findCurrent() error {
 	end := p.g.end.Load()
 	w := newWindow(p.g.file)
+	w.forward(magicLen, end)
+	defer w.close()
 	unpacked := false
 	pos := int64(magicLen)
 	for pos < end {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/bits"
 	"strconv"
+	"strings"
 )
 
 // A pickle reader and writer for the one file in which FileStorage uses
@@ -229,11 +230,18 @@ func (p *pickleReader) str(lengthBytes int) error {
 	if n > maxPickleString {
 		return fmt.Errorf("%w: string of %d bytes", errPickle, n)
 	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(p.r, b); err != nil {
-		return unexpectedEOF(err)
+	var s strings.Builder
+	s.Grow(int(n))
+	for left := int(n); left > 0; {
+		b, err := p.r.Peek(min(left, p.r.Size()))
+		if err != nil {
+			return unexpectedEOF(err)
+		}
+		s.Write(b)
+		p.r.Discard(len(b))
+		left -= len(b)
 	}
-	p.push(string(b))
+	p.push(s.String())
 	return nil
 }
 

@@ -34,6 +34,8 @@ const scanProgressStep = 16 << 20
 // run scans to the end of the file. An error means damage that is not the torn
 // end which a crash leaves.
 func (sc *scanner) run() error {
+	sc.w.forward(sc.pos, sc.size)
+	defer sc.w.close()
 	for {
 		b, err := sc.w.bytes(sc.pos, txnHdrLen)
 		if err != nil {

@@ -163,6 +163,7 @@ func (s *Storage) walk(ctx context.Context, start zeolite.TID, size int, yield f
 		return err
 	}
 	w := &window{file: g.file, buf: make([]byte, 0, size)}
+	defer w.close()
 	for pos < end {
 		if err := s.usable(ctx); err != nil {
 			return err
@@ -194,7 +195,17 @@ func (s *Storage) Transactions(ctx context.Context, start, stop zeolite.TID) ite
 			if err != nil {
 				return false, err
 			}
-			return yield(&zeolite.TransactionRecord{TransactionInfo: *info, Records: s.records(ctx, g, h)}, nil), nil
+			return yield(&zeolite.TransactionRecord{
+				TransactionInfo: *info,
+				Records: func(yield func(zeolite.DataRecord, error) bool) {
+					s.records(ctx, g, h, &chunks{file: g.file, end: h.end()}, yield)
+				},
+				Borrowed: func(yield func(zeolite.DataRecord, error) bool) {
+					// Whoever asks for one is likely to ask for all.
+					w.forward(h.pos, g.end.Load())
+					s.records(ctx, g, h, w, yield)
+				},
+			}, nil), nil
 		})
 		if err != nil {
 			yield(nil, err)
@@ -202,53 +213,58 @@ func (s *Storage) Transactions(ctx context.Context, start, stop zeolite.TID) ite
 	}
 }
 
-// records yields the records of a transaction in g. It may be called long
-// after the walk that found it.
-func (s *Storage) records(ctx context.Context, g *generation, t txnHeader) iter.Seq2[zeolite.DataRecord, error] {
-	return func(yield func(zeolite.DataRecord, error) bool) {
-		fail := func(err error) { yield(zeolite.DataRecord{}, err) }
-		if !g.tryAcquire() {
-			if err := s.usable(ctx); err != nil {
-				fail(err)
-				return
-			}
-			fail(&zeolite.StorageError{Message: packedMeanwhile(t.tid)})
+// recordReader reads the records of a transaction: chunks, or a window.
+type recordReader interface {
+	// record reads the header of a record, with its back pointer.
+	record(t *txnHeader, pos int64) (recHeader, error)
+	// data reads the data of a record.
+	data(pos, n int64) ([]byte, error)
+}
+
+// records yields the records of a transaction in g. It may be called long after
+// the walk that found it.
+func (s *Storage) records(ctx context.Context, g *generation, t txnHeader, c recordReader, yield func(zeolite.DataRecord, error) bool) {
+	fail := func(err error) { yield(zeolite.DataRecord{}, err) }
+	if !g.tryAcquire() {
+		if err := s.usable(ctx); err != nil {
+			fail(err)
 			return
 		}
-		defer g.release()
-		c := chunks{file: g.file, end: t.end()}
-		var short [recHdrLen + backLen]byte
-		for pos := t.records(); pos < t.end(); {
-			if err := s.usable(ctx); err != nil {
-				fail(err)
-				return
-			}
-			h, err := c.record(&t, pos)
-			if err != nil {
-				fail(err)
-				return
-			}
-			rec := zeolite.DataRecord{OID: h.oid, TID: h.tid}
-			switch {
-			case h.dataLen > 0:
-				rec.Data, err = c.bytes(pos+recHdrLen, h.dataLen)
-			case h.back != 0:
-				var b recHeader
-				var n int
-				if b, n, err = g.readHeader(h.oid, h.back, short[:]); err == nil {
-					rec.DataTID = b.tid
-					rec.Data, err = g.readData(b, short[:], n)
-				}
-			}
-			if err != nil {
-				fail(err)
-				return
-			}
-			if !yield(rec, nil) {
-				return
-			}
-			pos = h.next()
+		fail(&zeolite.StorageError{Message: packedMeanwhile(t.tid)})
+		return
+	}
+	defer g.release()
+	var short [recHdrLen + backLen]byte
+	for pos := t.records(); pos < t.end(); {
+		if err := s.usable(ctx); err != nil {
+			fail(err)
+			return
 		}
+		h, err := c.record(&t, pos)
+		if err != nil {
+			fail(err)
+			return
+		}
+		rec := zeolite.DataRecord{OID: h.oid, TID: h.tid}
+		switch {
+		case h.dataLen > 0:
+			rec.Data, err = c.data(pos+recHdrLen, h.dataLen)
+		case h.back != 0:
+			var b recHeader
+			var n int
+			if b, n, err = g.readHeader(h.oid, h.back, short[:]); err == nil {
+				rec.DataTID = b.tid
+				rec.Data, err = g.readData(b, short[:], n)
+			}
+		}
+		if err != nil {
+			fail(err)
+			return
+		}
+		if !yield(rec, nil) {
+			return
+		}
+		pos = h.next()
 	}
 }
 
@@ -263,8 +279,8 @@ type chunks struct {
 
 const chunkSize = 64 << 10
 
-// bytes returns the n bytes at off; off+n is not past the end.
-func (c *chunks) bytes(off, n int64) ([]byte, error) {
+// data returns the n bytes at off; off+n is not past the end.
+func (c *chunks) data(off, n int64) ([]byte, error) {
 	if off < c.off || off+n > c.off+int64(len(c.buf)) {
 		if n > math.MaxInt {
 			return nil, damaged(off, "the data of a record has %d bytes", n)
@@ -293,7 +309,7 @@ func (c *chunks) record(t *txnHeader, pos int64) (recHeader, error) {
 	if n < recHdrLen {
 		return recHeader{}, damaged(pos, "the transaction ends in a record")
 	}
-	b, err := c.bytes(pos, n)
+	b, err := c.data(pos, n)
 	if err != nil {
 		return recHeader{}, err
 	}

@@ -17,6 +17,11 @@ type window struct {
 	off  int64 // of buf[0]
 	// backward makes a piece end, not start, with what was asked for.
 	backward bool
+
+	// ahead, if not nil, reads ahead (readahead.go); piece is what buf is part
+	// of then, and aside for what is not in order.
+	ahead        *readAhead
+	piece, aside []byte
 }
 
 const windowSize = 64 << 10
@@ -33,6 +38,12 @@ func (w *window) bytes(off int64, n int) ([]byte, error) {
 	}
 	if w.has(off, n) {
 		return w.buf[off-w.off:][:n], nil
+	}
+	if w.ahead != nil {
+		if w.advance(off, n) {
+			return w.buf[off-w.off:][:n], nil
+		}
+		return w.apart(off, n)
 	}
 	start := off
 	size := max(n, cap(w.buf))
@@ -148,4 +159,13 @@ func (w *window) record(t *txnHeader, pos int64) (recHeader, error) {
 		return h, damaged(pos, "record belongs to a transaction at %d, not to that at %d", h.txnPos, t.pos)
 	}
 	return h, nil
+}
+
+// data reads the n bytes of data of a record.
+func (w *window) data(pos, n int64) ([]byte, error) {
+	if n > math.MaxInt {
+		return nil, damaged(pos, "the data of a record has %d bytes", n)
+	}
+	b, err := w.need(pos, int(n))
+	return b[:len(b):len(b)], err
 }

@@ -88,9 +88,14 @@ func testRecords(e *env) {
 		{OID: oids[2], TID: second},
 		{OID: oids[1], TID: second, Data: Record("second")},
 	}
-	var got []zeolite.DataRecord
+	var got, each []zeolite.DataRecord
 	for t, err := range e.s.Transactions(e.ctx, 0, zeolite.MaxTID) {
 		e.must(err)
+		for r, err := range t.Each() {
+			e.must(err)
+			r.Data = slices.Clone(r.Data)
+			each = append(each, r)
+		}
 		for r, err := range t.Records {
 			e.must(err)
 			if r.TID != t.TID {
@@ -102,6 +107,9 @@ func testRecords(e *env) {
 	}
 	if !slices.EqualFunc(got, want, equalRecords) {
 		e.Errorf("records: got %q, want %q", got, want)
+	}
+	if !slices.EqualFunc(each, want, equalRecords) {
+		e.Errorf("each record: got %q, want %q", each, want)
 	}
 }
 

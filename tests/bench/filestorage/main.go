@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"syscall"
 )
@@ -36,10 +37,17 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 3, "runs of each side")
 	flag.StringVar(&o.python, "python", "tests/.venv/bin/python", "a Python that has ZODB")
 	flag.StringVar(&o.dir, "dir", "", "make the files in `DIR` (default: a temporary directory); three times their size is needed")
-	do := flag.String("do", "", "used by itself: do one thing to the file given")
+	do := flag.String("do", "", "only do `WHAT` to the file given: generate, open, iterate or pack")
+	profile := flag.String("cpuprofile", "", "with -do: write a CPU profile to `FILE`")
 	flag.Parse()
+	if *do == "generate" {
+		stats, err := generate(flag.Arg(0), *mebibytes<<20)
+		fmt.Println(stats)
+		exit(err)
+		return
+	}
 	if *do != "" {
-		exit(work(*do, flag.Arg(0)))
+		exit(profiled(*profile, func() error { return work(*do, flag.Arg(0)) }))
 		return
 	}
 	if *quick {
@@ -47,6 +55,23 @@ func main() {
 	}
 	o.size = *mebibytes << 20
 	exit(o.run())
+}
+
+// profiled runs f, with a profile of it in a file if one is named.
+func profiled(name string, f func() error) error {
+	if name == "" {
+		return f()
+	}
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return f()
 }
 
 func exit(err error) {

@@ -33,7 +33,7 @@ func work(what, path string) error {
 			if err != nil {
 				return err
 			}
-			for rec, err := range txn.Records {
+			for rec, err := range txn.Each() {
 				if err != nil {
 					return err
 				}
