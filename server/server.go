@@ -175,15 +175,19 @@ func (s *Server) Serve(l net.Listener) error {
 		s.counters.accepted.Add(1)
 		s.greeting[nc] = struct{}{}
 		s.mu.Unlock()
-		go func() {
-			defer s.running.Done()
-			s.serveConn(nc)
-		}()
+		go s.serveConn(nc)
 	}
 }
 
-// serveConn takes a connection from its first byte to its last.
+// serveConn shakes hands on a connection and makes a session of it. If it comes
+// to that, the session counts the connection as gone when it ends.
 func (s *Server) serveConn(nc net.Conn) {
+	served := false
+	defer func() {
+		if !served {
+			s.running.Done()
+		}
+	}()
 	log := s.log.With("client", clientName(nc))
 	accepted := nc
 	defer s.greeted(accepted)
@@ -224,13 +228,17 @@ func (s *Server) serveConn(nc net.Conn) {
 		return
 	}
 	s.sessions[se] = struct{}{}
+	served = true
+	se.start() // before Shutdown can see it
 	s.mu.Unlock()
+}
 
-	se.run()
-
+// left forgets a session that has ended.
+func (s *Server) left(se *session) {
 	s.mu.Lock()
 	delete(s.sessions, se)
 	s.mu.Unlock()
+	s.running.Done()
 }
 
 // greeted forgets a connection that is about to shake hands, if it still is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -62,7 +63,9 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 		MaxBulk:     maxUnregistered,
 		OutboxLimit: lim.Outbox,
 		PauseReads:  lim.Unread,
+		Ended:       se.end,
 	})
+	se.late = time.AfterFunc(math.MaxInt64, func() { se.conn.End(errNotRegistered) })
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
 	se.ordered.init(se.dispatch)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
@@ -81,11 +84,15 @@ func (s *session) frameLimit(name []byte) int {
 	return 0
 }
 
-// run serves the client until its connection ends, and then cleans up.
-func (s *session) run() {
-	s.late = time.AfterFunc(s.server.opt.Limits.Handshake, func() { s.conn.End(errNotRegistered) })
+// start begins to serve the client. There is no goroutine that waits for the
+// end: with many idle clients its stack would be a good part of their memory.
+func (s *session) start() {
+	s.late.Reset(s.server.opt.Limits.Handshake)
 	s.conn.Start(s)
-	<-s.conn.Done()
+}
+
+// end cleans up when the connection has ended.
+func (s *session) end() {
 	s.late.Stop()
 	reason := s.conn.Err()
 	s.cancel(fmt.Errorf("%w: %w", errDisconnected, reason))
@@ -101,6 +108,7 @@ func (s *session) run() {
 	s.free.close()
 	s.iterators.closeAll()
 	s.logEnd(reason)
+	s.server.left(s)
 }
 
 func (s *session) logEnd(reason error) {
