@@ -61,6 +61,9 @@ type Limits struct {
 	Workers int
 	// Handshake bounds the time from connecting until register (1 minute).
 	Handshake time.Duration
+	// Stuck is how long Shutdown waits, when everybody is disconnected, for
+	// calls of a storage that do not return (10 seconds).
+	Stuck time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -77,6 +80,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Handshake == 0 {
 		l.Handshake = time.Minute
+	}
+	if l.Stuck == 0 {
+		l.Stuck = 10 * time.Second
 	}
 	return l
 }
@@ -248,9 +254,14 @@ func (s *Server) greeted(nc net.Conn) {
 	s.mu.Unlock()
 }
 
+// ErrStuck is what Shutdown returns if calls of a storage do not return. The
+// storage is still in use then; closing it may not return either.
+var ErrStuck = errors.New("server: calls of a storage do not return")
+
 // Shutdown stops accepting, lets running commits end, sends what is queued for
 // clients until the context ends, and disconnects them. Open transactions are
-// aborted.
+// aborted. After the context ended it waits for calls of storages that are still
+// running for as long as Limits.Stuck.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
@@ -297,8 +308,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		se.conn.End(ErrServerClosed)
 	}
 	s.mu.Unlock()
-	<-done
-	return ctx.Err()
+	stuck := time.NewTimer(s.opt.Limits.Stuck)
+	defer stuck.Stop()
+	select {
+	case <-done:
+		return ctx.Err()
+	case <-stuck.C:
+	}
+	for name, m := range s.counters.methods {
+		if n := m.running.Load(); n > 0 {
+			s.log.Error("a call does not return", "method", name, "calls", n)
+		}
+	}
+	return ErrStuck
 }
 
 // Names returns the names of the storages, in the order they were added.
