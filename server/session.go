@@ -63,6 +63,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 		MaxBulk:     maxUnregistered,
 		OutboxLimit: lim.Outbox,
 		PauseReads:  lim.Unread,
+		Excepted:    s.counters.failed,
 		Ended:       se.end,
 	})
 	se.late = time.AfterFunc(math.MaxInt64, func() { se.conn.End(errNotRegistered) })
@@ -161,7 +162,7 @@ func (s *session) dispatch(call *zrpc.Call) {
 	defer s.contain()
 	running := s.server.counters.begin(call)
 	defer running.end()
-	stubs.DispatchStorageServer(s.ctx, observed{s}, call)
+	stubs.DispatchStorageServer(s.ctx, s, call)
 }
 
 // contain ends the connection if a call panicked. It is to be deferred.
@@ -188,10 +189,10 @@ func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name strin
 	switch {
 	case !ok:
 		s.log.Warn("client asked for an unknown storage", "storage", name)
-		s.replyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
+		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
 		return
 	case e.readOnly && !readOnly:
-		s.replyError(call, zeolite.ErrReadOnly)
+		stubs.ReplyError(call, zeolite.ErrReadOnly)
 		return
 	}
 	s.export, s.readOnly = e, e.readOnly || readOnly

@@ -39,6 +39,9 @@ type Options struct {
 	// to be sent: the peer gets no more work done than it takes results. A
 	// client must not set it, since both ends would wait for each other.
 	PauseReads int
+	// Excepted, if set, is called for each call that is answered with an
+	// exception, or would be, if it is one-way.
+	Excepted func(call *Call)
 	// Ended, if set, is called in a goroutine of its own when the connection
 	// has ended. It saves one that waits for Done.
 	Ended func()
