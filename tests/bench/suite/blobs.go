@@ -49,7 +49,7 @@ func (s *Suite) blob(way string, b blobCase, t transport, n int) error {
 	contenders := s.zeo(t, o, work)
 	if t != ssl {
 		contenders = append(contenders, Contender{"floor", func() (Measurement, error) {
-			server, err := s.start("floor", t)
+			server, err := s.start("floor", t, 0)
 			if err != nil {
 				return Measurement{}, err
 			}

@@ -68,7 +68,7 @@ func (s *Suite) commit(c shape, n int, overlap bool) error {
 func (s *Suite) stalls() error {
 	const stall = time.Second
 	o := s.options()
-	o.Conns, o.Time = 4, max(o.Time, 3*time.Second)
+	o.Conns, o.Time = 4, max(o.Time, 2*time.Second)
 	return s.run(Case{
 		Scenario: "stalls", Name: "c4", Title: "commit of 1×1 KiB, 4 connections, while another client that voted stalls 1 s",
 		Params: map[string]float64{"conns": 4},

@@ -78,7 +78,7 @@ func (s *Suite) slowReaders() error {
 		what        load.Slow
 	}) error {
 		o := s.options()
-		o.Objects, o.Time = 1000, max(o.Time, 2*time.Second)
+		o.Objects, o.Time = 1000, max(o.Time, time.Second)
 		return errors.Join(s.run(Case{
 			Scenario: "slow", Name: c.name, Title: c.title, Params: map[string]float64{"conns": 8},
 			Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
