@@ -38,7 +38,7 @@ func itself(name string, n number) func(results, string, string) stats.Sample {
 	return func(r results, ours, _ string) stats.Sample { return r.of(name, ours, n) }
 }
 
-// bars is what issue and users ask for, row by row.
+// bars is what zeolite sets out to do, row by row.
 var bars = []bar{
 	{work: "loads 1 KiB, 4 connections, depth 16", what: "rate, of Python's", of: against("loads-1k-c4-d16", "python", suite.Rate), atLeast: 4},
 	{what: "rate, of Python's with uvloop", of: against("loads-1k-c4-d16", "uvloop M5", suite.Rate), atLeast: 2},
@@ -98,7 +98,7 @@ func (b bar) verdict(s stats.Sample) string {
 	case b.holds(s.Median()):
 		return "reached, not in every round"
 	case b.atLeast > 0:
-		return fmt.Sprintf("**missed**: %.0f %% of it", 100*s.Median()/b.atLeast)
+		return fmt.Sprintf("**missed**: %.3g %% of it", 100*s.Median()/b.atLeast)
 	}
 	return fmt.Sprintf("**missed**: %.3g times as much", s.Median()/b.atMost)
 }

@@ -47,7 +47,7 @@ func (c chart) svg() string {
 	for _, s := range c.series {
 		names = append(names, s.contender)
 	}
-	top := 40 + d.legend(names)
+	top := d.legend(names) + 34
 	yScale := newLogScale(low, high, chartHeight-marginLow, top)
 	xScale := newLogScale(xs[0], xs[len(xs)-1], marginLeft+12, chartWidth-marginRight)
 	xScale.tight(xs[0], xs[len(xs)-1])
@@ -61,7 +61,7 @@ func (c chart) svg() string {
 		d.text(xScale.at(x), chartHeight-marginLow+18, "middle", pale, short(x))
 	}
 	d.text((marginLeft+chartWidth-marginRight)/2, chartHeight-10, "middle", ink, c.x)
-	d.text(marginLeft-58, top-8, "start", ink, c.y)
+	d.text(12, top-10, "start", ink, c.y)
 	for _, s := range slices.Backward(c.series) {
 		var line [][2]float64
 		for _, p := range s.points {

@@ -87,7 +87,7 @@ func (w *writer) blobs() {
 			for _, transport := range []string{"TCP", "Unix", "TLS"} {
 				for _, conns := range []int{1, 4} {
 					name := fmt.Sprintf("blobs-%s-%d-c%d-%s", way, size.kib, conns, transport)
-					if g := w.group(name, fmt.Sprintf("%s, %d connections", transport, conns), suite.Throughput); len(g.bars) > 0 {
+					if g := w.group(name, transport+map[int]string{1: ", 1 connection", 4: ", 4 connections"}[conns], suite.Throughput); len(g.bars) > 0 {
 						groups = append(groups, g)
 					}
 				}

@@ -94,12 +94,12 @@ func label(contender string) string {
 // order is how contenders are listed.
 var order = []string{"zeolite", "zeolite M5", "zeolite Z5", "python", "python M5", "python Z5", "uvloop M5", "grpc", "drpc", "netrpc", "floor"}
 
-// legend draws names with their styles below the title, and returns the height
-// it takes.
+// legend draws names with their styles below the title, and returns where it
+// ends.
 func (d *drawing) legend(contenders []string) float64 {
 	x, y := 12.0, 42.0
 	for _, c := range contenders {
-		w := 40 + 6.4*float64(len(label(c)))
+		w := 48 + 7*float64(len(label(c)))
 		if x+w > d.width {
 			x, y = 12, y+18
 		}
@@ -107,5 +107,5 @@ func (d *drawing) legend(contenders []string) float64 {
 		d.text(x+30, y, "start", ink, label(c))
 		x += w
 	}
-	return y - 24
+	return y
 }

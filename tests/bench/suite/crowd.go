@@ -58,14 +58,15 @@ func (s *Suite) idle() error {
 		}
 		o := s.options()
 		o.Conns = n
-		return errors.Join(s.run(Case{
+		return s.run(Case{
 			Scenario: "idle", Name: fmt.Sprintf("c%d", n), Title: fmt.Sprintf("%d idle connections", n),
 			Params: map[string]float64{"conns": float64(n)},
 			Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
 				o.Target = server.target(encoding)
-				return idling(server, o)
+				m, err := idling(server, o)
+				return m, errors.Join(err, s.stopAll()) // the next one has a fresh server
 			}),
-		}), s.stopAll())
+		})
 	})
 }
 

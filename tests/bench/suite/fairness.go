@@ -79,13 +79,14 @@ func (s *Suite) slowReaders() error {
 	}) error {
 		o := s.options()
 		o.Objects, o.Time = 1000, max(o.Time, time.Second)
-		return errors.Join(s.run(Case{
+		return s.run(Case{
 			Scenario: "slow", Name: c.name, Title: c.title, Params: map[string]float64{"conns": 8},
 			Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
 				o.Target = server.target(encoding)
-				return slowReading(server, o, c.what)
+				m, err := slowReading(server, o, c.what)
+				return m, errors.Join(err, s.stopAll()) // the next one has a fresh server
 			}),
-		}), s.stopAll())
+		})
 	})
 }
 

@@ -102,7 +102,7 @@ func (s *Suite) reads() error {
 					continue
 				}
 				errs = append(errs, s.run(Case{
-					Scenario: w.scenario, Name: name, Title: fmt.Sprintf("%s, %d connections, depth %d", w.title, n, depth),
+					Scenario: w.scenario, Name: name, Title: fmt.Sprintf("%s, %s, depth %d", w.title, plural(n, "connection"), depth),
 					Params:     map[string]float64{"conns": float64(n), "depth": float64(depth), "size": float64(w.size)},
 					Contenders: append(append(s.zeo(tcp, o, w.do), s.rpc(o, map[bool]string{true: "ping", false: "load"}[w.size == 0])...), s.echo(o)...),
 				}))
