@@ -16,8 +16,8 @@ import (
 // without leaving anything half-done. Byte slices in results belong to the
 // caller, unless a method says otherwise.
 //
-// Some storages can do more: [Undoer], [Packer], [BlobStorage] and [Watcher]
-// are the optional abilities. A wrapper that cannot tell by its type whether
+// Some storages can do more: [Undoer], [Packer], [BlobStorage], [QuickLoader]
+// and [Watcher] are the optional abilities. A wrapper that cannot tell by its type whether
 // it has one answers ErrUnsupported and says so in [Info].
 type Storage interface {
 	// Info describes the storage as it is now. It is cheap and never fails.
@@ -301,6 +301,16 @@ type SharedBlobStorage interface {
 	// blob directory of oid. name is a file name without any separator. A
 	// bad name or missing file is an error.
 	AdoptBlob(ctx context.Context, oid OID, name string) (BlobUpload, error)
+}
+
+// QuickLoader is a storage that answers most loads from memory: the server then
+// has them answered by the goroutine that reads the connection.
+type QuickLoader interface {
+	// LoadNow is LoadBefore for as long as it need not wait, for a disk or a
+	// lock that is held for long. It answers false if it would have to, if the
+	// answer is not a revision, or if the revision does not fit into buf; then
+	// LoadBefore is to be asked. Data is within buf.
+	LoadNow(oid OID, before TID, buf []byte) (Revision, bool)
 }
 
 // Blob is an open, immutable blob: its size and its bytes at any offset. It is

@@ -8,7 +8,8 @@
 //
 // # Three lanes
 //
-// The goroutine that reads a connection runs what cannot block (inline). What
+// The goroutine that reads a connection runs what cannot block (inline), loads
+// that the storage can answer from memory among it (quick.go). What
 // touches the client's transaction or its upload is run in the order in which
 // it arrived, one call at a time (ordered). Everything else only reads and is
 // run by a few workers (free). So a vote that waits for somebody's locks, or a

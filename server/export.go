@@ -19,6 +19,7 @@ type export struct {
 	packer   zeolite.Packer            //
 	blobs    zeolite.BlobStorage       //
 	shared   zeolite.SharedBlobStorage //
+	quick    zeolite.QuickLoader       //
 	readOnly bool
 	opt      *Options
 	log      *slog.Logger
@@ -56,6 +57,7 @@ func newExport(s *Server, name string, storage zeolite.Storage) *export {
 		e.blobs, _ = storage.(zeolite.BlobStorage)
 		e.shared, _ = storage.(zeolite.SharedBlobStorage)
 	}
+	e.quick, _ = storage.(zeolite.QuickLoader)
 	e.locks.init()
 	e.counters.start = time.Now()
 	e.publisher.init()

@@ -40,6 +40,9 @@ type session struct {
 	upload zeolite.BlobUpload
 
 	iterators iterators
+
+	// unanswered is between loadNow and quickSession, in the reading goroutine.
+	unanswered bool
 }
 
 // maxUnregistered is the largest message before a client has registered.
@@ -123,10 +126,16 @@ func (s *session) HandleCall(call *zrpc.Call) {
 	}
 	switch lane {
 	case stubs.LaneInline:
+		s.conn.Hold()
 		s.dispatch(call)
 	case stubs.LaneOrdered:
+		s.conn.Flush()
 		s.ordered.put(call)
 	case stubs.LaneFree:
+		if s.quick != nil && string(call.Name) == "loadBefore" && s.loadNow(call) {
+			return
+		}
+		s.conn.Flush()
 		s.free.put(call)
 	default:
 		why := "unknown method"
@@ -141,15 +150,18 @@ func (s *session) HandleCall(call *zrpc.Call) {
 // dispatch runs one call. A panic in it is a bug of ours: it costs this client
 // its connection, and nobody else anything.
 func (s *session) dispatch(call *zrpc.Call) {
-	defer func() {
-		if r := recover(); r != nil {
-			s.log.Error("panic in a call", "panic", r, "stack", string(debug.Stack()))
-			s.conn.End(fmt.Errorf("internal error: %v", r))
-		}
-	}()
+	defer s.contain()
 	running := s.server.counters.begin(call)
 	defer running.end()
 	stubs.DispatchStorageServer(s.ctx, observed{s}, call)
+}
+
+// contain ends the connection if a call panicked. It is to be deferred.
+func (s *session) contain() {
+	if r := recover(); r != nil {
+		s.log.Error("panic in a call", "panic", r, "stack", string(debug.Stack()))
+		s.conn.End(fmt.Errorf("internal error: %v", r))
+	}
 }
 
 // Register follows stubs.StorageServer; RespondRegister is what is called.

@@ -556,6 +556,10 @@ func PutRevision(m *zrpc.Message, v zeolite.Revision) {
 	m.EndTuple(3)
 }
 
+// CopyRevision is PutRevision for a record whose memory is used again as soon as
+// it returns.
+func CopyRevision(m *zrpc.Message, v zeolite.Revision) { putRevision(&m.Encoder, v) }
+
 // InvalidationFrame makes an invalidateTransaction message for any number of
 // clients of one encoding.
 func InvalidationFrame(enc zrpc.Encoding, tid zeolite.TID, oids []zeolite.OID) ([]byte, error) {

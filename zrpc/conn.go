@@ -16,7 +16,7 @@ import (
 const (
 	DefaultMaxFrame    = 1 << 20
 	DefaultOutboxLimit = 64 << 20
-	DefaultNotSent     = 128 << 10
+	DefaultNotSent     = 64 << 10
 )
 
 // Options are the settings of a connection. The zero value means defaults.
@@ -61,7 +61,8 @@ func (opt Options) withDefaults() Options {
 
 // Handler receives the calls of a connection. HandleCall is called by the
 // reading goroutine, for one call after another; nothing else is read until it
-// returns. The Call becomes the handler's.
+// returns. The Call becomes the handler's. A handler that answers before it
+// returns may call Conn.Hold first.
 type Handler interface {
 	HandleCall(call *Call)
 }
@@ -75,6 +76,9 @@ type Conn struct {
 	out outbox
 	in  *bufio.Reader
 	h   Handler
+
+	holding bool          // belongs to the reading goroutine: out is held
+	direct  *directWriter // nil if only the writing goroutine can write
 
 	done       chan struct{} // closed when the connection ends
 	goroutines sync.WaitGroup
@@ -102,6 +106,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 	}
 	c.SetMaxFrame(opt.MaxFrame, opt.MaxBulk)
 	c.out.init(opt.OutboxLimit)
+	c.direct = newDirectWriter(nc)
 	if opt.NotSent > 0 {
 		setNotSentLowat(nc, opt.NotSent)
 	}
@@ -112,7 +117,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 func (c *Conn) Start(h Handler) {
 	c.h = h
 	c.goroutines.Go(func() {
-		w := &writer{nc: c.nc, out: &c.out, enc: c.enc}
+		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc)}
 		err := w.run()
 		if err == nil {
 			err = ErrClosed
@@ -228,6 +233,26 @@ func (c *Conn) PostIf(m *Message, gate *atomic.Uint64, want uint64) bool {
 	return true
 }
 
+// Hold lets what is posted from now on wait until no further call is at hand,
+// so that several replies leave in one write. Only a handler may call it, and
+// must not block before Flush or its return.
+func (c *Conn) Hold() {
+	if !c.holding {
+		c.holding = true
+		c.out.hold()
+	}
+}
+
+// Flush ends Hold. A handler that held before calls it when it may block.
+func (c *Conn) Flush() {
+	if c.holding {
+		c.holding = false
+		if err := c.out.flush(c.direct); err != nil {
+			c.End(err)
+		}
+	}
+}
+
 func (c *Conn) posted(err error) error {
 	switch {
 	case err == nil:
@@ -308,6 +333,9 @@ func (s *single) Close() {
 // readAll reads messages until the connection ends.
 func (c *Conn) readAll() error {
 	for {
+		if c.holding && !c.frameAtHand() {
+			c.Flush()
+		}
 		if c.opt.PauseReads > 0 {
 			c.out.waitBelow(c.opt.PauseReads)
 		}
@@ -330,6 +358,17 @@ func (c *Conn) readAll() error {
 			c.h.HandleCall(call)
 		}
 	}
+}
+
+// frameAtHand says whether readFrame would not block.
+func (c *Conn) frameAtHand() bool {
+	n := c.in.Buffered()
+	if n < frameHeaderLen {
+		return false
+	}
+	header, _ := c.in.Peek(frameHeaderLen)
+	size, err := ParseFrameHeader(header, n-frameHeaderLen)
+	return err == nil && size <= n-frameHeaderLen
 }
 
 // readFrame reads one payload. Nothing is allocated for one that is too large,

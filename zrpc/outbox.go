@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -55,7 +56,10 @@ const streamCost = 1 << 10
 
 // joinLimit is the size up to which messages are copied together into one
 // buffer for writing; larger ones are written from where they are.
-const joinLimit = 16 << 10
+const joinLimit = 24 << 10
+
+// holdLimit is how many bytes wait for a flush at the most.
+const holdLimit = 64 << 10
 
 type stream struct {
 	it     MessageIterator
@@ -72,6 +76,12 @@ type outbox struct {
 	ended bool
 	// finishing ends the outbox once all that is queued was taken.
 	finishing bool
+	// busy says that somebody has taken something and writes it: the writing
+	// goroutine, or the reading one in flush.
+	busy bool
+	// held leaves ordinary messages waiting for a flush, so that replies to
+	// calls that came together leave together.
+	held bool
 
 	// Ordinary messages, encoded: joined holds small ones back to back and
 	// is the last element of parts while it grows.
@@ -129,8 +139,15 @@ func (o *outbox) putLocked(m *Message) (int64, error) {
 	} else {
 		o.parts = append(o.parts, part{m: m})
 	}
-	o.more.Signal()
+	o.signal()
 	return o.posted, nil
+}
+
+// signal tells the writing goroutine that an ordinary message waits.
+func (o *outbox) signal() {
+	if !o.held || o.queued > holdLimit {
+		o.more.Signal()
+	}
 }
 
 // putFrame queues a frame that is encoded already and that nobody changes.
@@ -151,7 +168,7 @@ func (o *outbox) putFrame(frame []byte) error {
 	}
 	o.queued += n
 	o.posted++
-	o.more.Signal()
+	o.signal()
 	return nil
 }
 
@@ -173,8 +190,8 @@ func (o *outbox) joinable(n int) *Buffer {
 		// The first buffer is small, since mostly one message waits; those
 		// behind it are large, since then a burst is under way.
 		size := n
-		if len(o.parts) > 0 {
-			size = 64 << 10
+		if len(o.parts) > 0 || o.held {
+			size = holdLimit
 		}
 		b = GetBuffer(size)
 		b.B = b.B[:0]
@@ -221,13 +238,19 @@ func (o *outbox) wake(st *stream) {
 func (o *outbox) take(parts []part) ([]part, *stream, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.busy = false
 	for !o.ended {
+		if o.busy { // flush is
+			o.more.Wait()
+			continue
+		}
 		st := o.nextStream()
 		if len(o.parts) > 0 || st != nil {
 			parts = append(parts[:0], o.parts...)
 			clear(o.parts)
 			o.parts = o.parts[:0]
 			o.taken = o.posted
+			o.busy = true
 			return parts, st, true
 		}
 		if o.finishing && len(o.turns)+len(o.series) == 0 {
@@ -236,6 +259,50 @@ func (o *outbox) take(parts []part) ([]part, *stream, bool) {
 		o.more.Wait()
 	}
 	return parts[:0], nil, false
+}
+
+// hold makes ordinary messages wait for flush.
+func (o *outbox) hold() {
+	o.mu.Lock()
+	o.held = true
+	o.mu.Unlock()
+}
+
+// flush ends hold and sends what waits: itself, with one write that does not
+// block, if that is all there is to do; what is left is for the writing
+// goroutine. It saves waking that up, which costs more than the write.
+func (o *outbox) flush(direct *directWriter) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.held = false
+	if o.ended || len(o.parts) == 0 {
+		return nil
+	}
+	if direct == nil || o.busy || len(o.parts) > 1 || o.parts[0].joined == nil {
+		o.more.Signal()
+		return nil
+	}
+	b := o.parts[0].joined
+	o.parts[0] = part{}
+	o.parts = o.parts[:0]
+	o.taken = o.posted
+	o.busy = true
+	o.mu.Unlock()
+	n, err := direct.write(b.B)
+	o.mu.Lock()
+	o.busy = false
+	o.wroteLocked(n)
+	if n < len(b.B) && err == nil {
+		b.B = b.B[:copy(b.B, b.B[n:])]
+		o.parts = slices.Insert(o.parts, 0, part{joined: b})
+	} else {
+		b.Release()
+	}
+	// The writing goroutine waited, or what was posted meanwhile did.
+	if len(o.parts) > 0 || len(o.turns)+len(o.series) > 0 || o.ended || o.finishing {
+		o.more.Signal()
+	}
+	return err
 }
 
 // nextStream picks a stream that is ready, taking turns.
@@ -310,6 +377,7 @@ func (o *outbox) wroteLocked(n int) {
 func (o *outbox) waitBelow(n int) {
 	o.mu.Lock()
 	for o.queued >= n && !o.ended {
+		o.more.Signal() // it may be held
 		o.room.Wait()
 	}
 	o.mu.Unlock()
@@ -365,10 +433,11 @@ func (p part) free() {
 
 // writer is the writing goroutine of a connection.
 type writer struct {
-	nc   net.Conn
-	out  *outbox
-	enc  Encoding
-	bufs net.Buffers
+	nc    net.Conn
+	out   *outbox
+	enc   Encoding
+	files *fileSender // nil where sendfile does not work
+	bufs  net.Buffers
 }
 
 // run writes until the outbox ends or something fails.
@@ -402,7 +471,9 @@ func (w *writer) step(st *stream) error {
 	switch {
 	case err == nil:
 		m.seal()
-		return w.writeMessage(m)
+		err = w.writeMessage(m)
+		yield()
+		return err
 	case errors.Is(err, io.EOF):
 		w.out.remove(st)
 		st.it.Close()
@@ -473,9 +544,12 @@ func (w *writer) flush() error {
 	return err
 }
 
-// writeMessage sends one message, copying a body that is in a file behind the
-// head, so that it is one write.
+// writeMessage sends one message. If its body is in a file, that is done by
+// sendfile, or by copying the body behind the head, so that it is one write.
 func (w *writer) writeMessage(m *Message) error {
+	if m.body.File != nil && w.files != nil && m.body.Len() >= sendfileFrom {
+		return w.files.write(m)
+	}
 	head, tail := m.head(), m.tail()
 	n := m.body.Len()
 	if n == 0 {

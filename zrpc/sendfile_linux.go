@@ -1,0 +1,88 @@
+package zrpc
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// sendfileFrom is the size from which on a body in a file is sent by sendfile:
+// below, copying it costs less than the calls that are saved.
+const sendfileFrom = 32 << 10
+
+// fileSender writes messages whose body is in a file to a socket. The body goes
+// from the file's cache to the socket without being copied. It is used by the
+// writing goroutine.
+type fileSender struct {
+	raw  syscall.RawConn
+	step func(fd uintptr) bool
+
+	head, tail []byte
+	in         int // the file
+	off        int64
+	left       int // of the body
+	err        error
+}
+
+// newFileSender returns nil if nc is not a socket of its own, as with TLS.
+func newFileSender(nc net.Conn) *fileSender {
+	raw := rawSocket(nc)
+	if raw == nil {
+		return nil
+	}
+	s := &fileSender{raw: raw}
+	s.step = s.send
+	return s
+}
+
+// write sends all of m, which has a body in a file.
+func (s *fileSender) write(m *Message) error {
+	s.head, s.tail = m.head(), m.tail()
+	s.in, s.off, s.left = int(m.body.File.Fd()), m.body.Off, m.body.Len()
+	s.err = nil
+	err := s.raw.Write(s.step)
+	s.head, s.tail = nil, nil
+	if err != nil {
+		return err
+	}
+	return s.err
+}
+
+// send sends until all is sent, something fails, or the socket takes no more:
+// then it answers false, and is called again when the socket does.
+func (s *fileSender) send(fd uintptr) bool {
+	out := int(fd)
+	for {
+		var err error
+		switch {
+		case len(s.head) > 0:
+			// More follows: the kernel need not send a packet for the head.
+			var n int
+			n, err = syscall.SendmsgN(out, s.head, nil, nil, syscall.MSG_MORE|syscall.MSG_NOSIGNAL)
+			s.head = s.head[max(n, 0):]
+		case s.left > 0:
+			var n int
+			n, err = syscall.Sendfile(out, s.in, &s.off, s.left)
+			s.left -= max(n, 0)
+			if n == 0 && err == nil {
+				s.err = io.ErrUnexpectedEOF // the file has become shorter
+				return true
+			}
+		case len(s.tail) > 0:
+			var n int
+			n, err = syscall.SendmsgN(out, s.tail, nil, nil, syscall.MSG_NOSIGNAL)
+			s.tail = s.tail[max(n, 0):]
+		default:
+			return true
+		}
+		switch err {
+		case nil, syscall.EINTR:
+		case syscall.EAGAIN:
+			return false
+		default:
+			s.err = os.NewSyscallError("sendfile", err)
+			return true
+		}
+	}
+}
