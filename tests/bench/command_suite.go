@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeolite-go/zeolite/tests/bench/floor"
 	"github.com/zeolite-go/zeolite/tests/bench/load"
+	"github.com/zeolite-go/zeolite/tests/bench/report"
 	"github.com/zeolite-go/zeolite/tests/bench/suite"
 )
 
@@ -24,7 +25,7 @@ func suiteCommand(args []string) error {
 	fs.StringVar(&c.Results, "results", "tests/bench/results", "the `DIRECTORY` for what is measured")
 	fs.StringVar(&c.Scratch, "dir", "", "make databases in `DIR` (default: a temporary directory)")
 	fs.BoolVar(&c.Quick, "quick", false, "every scenario with small sizes")
-	fs.IntVar(&c.Rounds, "rounds", 0, "turns of each contender (default 5, with -quick 3)")
+	fs.IntVar(&c.Rounds, "rounds", 0, "turns of each contender (default 5, with -quick 2)")
 	fs.DurationVar(&c.Time, "time", 0, "length of a turn (default 3s, with -quick 0.5s)")
 	only := fs.String("only", "", "run cases that match this `REGEXP`, as loads/1k-c4-d16")
 	except := fs.String("except", "", "leave out cases that match this `REGEXP`")
@@ -43,12 +44,21 @@ func suiteCommand(args []string) error {
 		*f.to = expression
 	}
 	if c.Rounds == 0 {
-		c.Rounds = map[bool]int{false: 5, true: 3}[c.Quick]
+		c.Rounds = map[bool]int{false: 5, true: 2}[c.Quick]
 	}
 	if c.Time == 0 {
 		c.Time = map[bool]time.Duration{false: 3 * time.Second, true: time.Second / 2}[c.Quick]
 	}
 	return suite.Run(c)
+}
+
+// reportCommand writes the page about results.
+func reportCommand(args []string) error {
+	fs := flag.NewFlagSet("report", flag.ExitOnError)
+	results := fs.String("results", "tests/bench/results", "the `DIRECTORY` with what was measured")
+	page := fs.String("o", "tests/bench/REPORT.md", "write the `FILE`, and its charts beside it")
+	_ = fs.Parse(args)
+	return report.Write(*results, *page)
 }
 
 // floorCommand is the server of package floor.

@@ -12,7 +12,7 @@ import (
 	"github.com/zeolite-go/zeolite/tests/bench/load"
 )
 
-const buffer = 1 << 20
+const buffer = 256 << 10
 
 // send sends a file for each byte that comes. net.TCPConn and net.UnixConn do
 // it by sendfile.

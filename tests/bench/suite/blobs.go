@@ -49,7 +49,7 @@ func (s *Suite) blob(way string, b blobCase, t transport, n int) error {
 	contenders := s.zeo(t, o, work)
 	if t != ssl {
 		contenders = append(contenders, Contender{"floor", func() (Measurement, error) {
-			server, err := s.start("floor", t)
+			server, err := s.start("floor", t, 0)
 			if err != nil {
 				return Measurement{}, err
 			}
@@ -59,7 +59,7 @@ func (s *Suite) blob(way string, b blobCase, t transport, n int) error {
 	}
 	return errors.Join(s.run(Case{
 		Scenario: "blobs", Name: fmt.Sprintf("%s-%d-c%d-%s", way, b.size>>10, n, t),
-		Title:      fmt.Sprintf("blob %s of %s, %d connections, %s", way, b.name, n, t),
+		Title:      fmt.Sprintf("blob %s of %s, %s, %s", way, b.name, plural(n, "connection"), t),
 		Params:     map[string]float64{"conns": float64(n), "size": float64(b.size)},
 		Contenders: contenders,
 	}), s.stopAll())

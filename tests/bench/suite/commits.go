@@ -47,7 +47,7 @@ func (s *Suite) commit(c shape, n int, overlap bool) error {
 	kind := map[bool]string{false: "disjoint", true: "overlapping"}[overlap]
 	test := Case{
 		Scenario: "commits", Name: fmt.Sprintf("%dx%dk-c%d-%s", c.records, c.size>>10, n, kind),
-		Title:      fmt.Sprintf("%s, %d connections, %s objects", c.title(), n, kind),
+		Title:      fmt.Sprintf("%s, %s, %s objects", c.title(), plural(n, "connection"), kind),
 		Params:     map[string]float64{"conns": float64(n), "records": float64(c.records), "size": float64(c.size)},
 		Contenders: s.zeo(tcp, o, load.Commits),
 	}
@@ -68,7 +68,7 @@ func (s *Suite) commit(c shape, n int, overlap bool) error {
 func (s *Suite) stalls() error {
 	const stall = time.Second
 	o := s.options()
-	o.Conns, o.Time = 4, max(o.Time, 3*time.Second)
+	o.Conns, o.Time = 4, max(o.Time, 2*time.Second)
 	return s.run(Case{
 		Scenario: "stalls", Name: "c4", Title: "commit of 1×1 KiB, 4 connections, while another client that voted stalls 1 s",
 		Params: map[string]float64{"conns": 4},

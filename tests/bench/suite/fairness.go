@@ -78,14 +78,15 @@ func (s *Suite) slowReaders() error {
 		what        load.Slow
 	}) error {
 		o := s.options()
-		o.Objects, o.Time = 1000, max(o.Time, 2*time.Second)
-		return errors.Join(s.run(Case{
+		o.Objects, o.Time = 1000, max(o.Time, time.Second)
+		return s.run(Case{
 			Scenario: "slow", Name: c.name, Title: c.title, Params: map[string]float64{"conns": 8},
 			Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
 				o.Target = server.target(encoding)
-				return slowReading(server, o, c.what)
+				m, err := slowReading(server, o, c.what)
+				return m, errors.Join(err, s.stopAll()) // the next one has a fresh server
 			}),
-		}), s.stopAll())
+		})
 	})
 }
 

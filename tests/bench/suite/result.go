@@ -176,6 +176,12 @@ func P50(m *Measurement) float64 { return m.Summary.P50 }
 // P99 is the 99th percentile.
 func P99(m *Measurement) float64 { return m.Summary.P99 }
 
+// P999 is the 99.9th percentile.
+func P999(m *Measurement) float64 { return m.Summary.P999 }
+
+// Peak is the most memory of the server during a measurement, in bytes.
+func Peak(m *Measurement) float64 { return float64(m.Used.Peak) }
+
 // Extra returns a number of one scenario.
 func Extra(name string) func(*Measurement) float64 {
 	return func(m *Measurement) float64 { return m.Extra[name] }

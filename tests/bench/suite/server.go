@@ -30,6 +30,7 @@ type Server struct {
 	Kind    string
 	Address string
 	PID     int
+	size    int64
 	tls     *tls.Config
 	cmd     *exec.Cmd
 	exited  chan error
@@ -43,9 +44,10 @@ const (
 )
 
 // start starts a server with an empty database, unless one of the kind and
-// transport is running.
-func (s *Suite) start(kind string, t transport) (*Server, error) {
-	key := kind + " " + string(t)
+// transport is running. A server of another protocol returns records of size
+// bytes.
+func (s *Suite) start(kind string, t transport, size int64) (*Server, error) {
+	key := fmt.Sprint(kind, t, size)
 	if server := s.servers[key]; server != nil {
 		return server, nil
 	}
@@ -54,7 +56,7 @@ func (s *Suite) start(kind string, t transport) (*Server, error) {
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return nil, err
 	}
-	server, err := s.launch(kind, t, dir)
+	server, err := s.launch(kind, t, size, dir)
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", kind, err)
 	}
@@ -63,8 +65,8 @@ func (s *Suite) start(kind string, t transport) (*Server, error) {
 }
 
 // launch starts a server on what is in a directory.
-func (s *Suite) launch(kind string, t transport, dir string) (*Server, error) {
-	server := &Server{Kind: kind, dir: dir, Address: filepath.Join(dir, "socket"), exited: make(chan error, 1)}
+func (s *Suite) launch(kind string, t transport, size int64, dir string) (*Server, error) {
+	server := &Server{Kind: kind, size: size, dir: dir, Address: filepath.Join(dir, "socket"), exited: make(chan error, 1)}
 	if t != unix {
 		var err error
 		if server.Address, err = freeAddress(); err != nil {
@@ -113,7 +115,7 @@ func (s *Suite) command(server *Server) (*exec.Cmd, error) {
 		self, err := os.Executable()
 		return exec.Command(self, "floor", "-a", server.Address, "-dir", server.dir), err
 	}
-	return exec.Command(s.Peers, "serve", "-kind", server.Kind, "-a", server.Address), nil
+	return exec.Command(s.Peers, "serve", "-kind", server.Kind, "-a", server.Address, "-size", fmt.Sprint(server.size)), nil
 }
 
 // config is the zeo.conf of a server, the same for Python's and ours.

@@ -151,6 +151,14 @@ func (s *Suite) options() load.Options {
 	return load.Options{Warmup: max(s.Time/5, 200*time.Millisecond), Time: s.Time}
 }
 
+// plural counts something.
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // quickOr returns one of two values.
 func quickOr[T any](s *Suite, quick, full T) T {
 	if s.Quick {
