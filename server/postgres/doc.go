@@ -6,10 +6,16 @@
 // # Many servers
 //
 // Any number of servers may share a database, RelStorage clients among them.
-// The database orders their commits: a transaction takes its TID under one
-// advisory lock and keeps the lock until it is committed, so the order of TIDs
-// is the order in which transactions become visible. From Vote to Finish it
-// also holds advisory locks on the objects it touches.
+// The database orders their commits: a transaction commits under one advisory
+// lock, with a TID that is later than all that are committed, so the order of
+// TIDs is the order in which transactions become visible. From Vote to Finish it
+// holds advisory locks on the objects it touches; so it does while a client
+// resolves a conflict.
+//
+// Vote writes everything, under a TID for now: what can fail fails there. Finish
+// takes its turn and commits. If the connection breaks meanwhile, it finds out
+// from the database what became of the commit, and votes and tries again if
+// nothing did.
 //
 // What a server shows is what it has published. Every load asks for revisions
 // up to the horizon, the last TID that was published here; a server moves its
@@ -22,7 +28,8 @@
 //
 // There are three pools: one for loads and all that reads, one for commits (a
 // voted transaction keeps its connection until it ends), and one for blobs.
-// Besides, one connection listens, and each pack has one.
+// Besides, one connection listens, and each pack has one. [Storage.Stats] tells
+// how they are used.
 //
 // # Blobs
 //
@@ -31,5 +38,5 @@
 // upload writes the large object as the bytes come (upload.go).
 //
 // Read the files in this order: schema.go, storage.go, load.go, txn.go,
-// vote.go, finish.go, publish.go, follow.go.
+// vote.go, write.go, finish.go, doubt.go, publish.go, follow.go.
 package postgres

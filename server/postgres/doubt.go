@@ -15,7 +15,7 @@ import (
 // or nothing could be sent to it.
 func certain(err error) bool {
 	var unsent *net.OpError
-	return sqlState(err) != "" || (errors.As(err, &unsent) && unsent.Op == "write")
+	return sqlState(err) != "" || (errors.As(err, &unsent) && unsent.Op == "write" && !unsent.Timeout())
 }
 
 // afterDoubt finds out what became of a commit that reported an error. It
@@ -28,7 +28,7 @@ func (t *txn) afterDoubt(ctx context.Context, c *commit, cause error) error {
 	}
 	s.counters.doubts.Add(1)
 	s.log.Warn("the connection broke during a commit", "storage", s.name, "tid", c.tid, "error", cause)
-	limit, cancel := context.WithTimeout(ctx, s.opts.DoubtTimeout)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DoubtTimeout)
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		status, err := s.outcome(limit, c)

@@ -79,8 +79,11 @@ func (t *txn) finish(ctx context.Context, publish zeolite.Publish) (*commit, err
 		if err == nil {
 			return c, nil
 		}
+		if errors.Is(err, zeolite.ErrInDoubt) {
+			return nil, err
+		}
 		lost := t.conn.Conn().IsClosed() || sqlState(err) == codeDeadlock
-		if again || !lost || errors.Is(err, zeolite.ErrInDoubt) || t.s.ctx.Err() != nil {
+		if again || !lost || t.s.ctx.Err() != nil {
 			return nil, t.s.fault(ctx, "cannot commit", err)
 		}
 		t.disconnect()
@@ -216,7 +219,7 @@ func (t *txn) settle(ctx context.Context, c *commit) error {
 			return nil
 		}
 	}
-	limit, cancel := context.WithTimeout(ctx, s.opts.DoubtTimeout)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DoubtTimeout)
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := func() error {

@@ -29,10 +29,16 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		seen := s.publisher.horizon()
 		horizon := int64(seen)
 		limit := min(int64(min(max(before, 1)-1, zeolite.MaxTID)), horizon)
-		err := conn.QueryRow(ctx, `SELECT r.tid, r.state, coalesce((
-				SELECT n.tid FROM object_state n WHERE n.zoid = $1 AND n.tid > r.tid AND n.tid <= $3 ORDER BY n.tid LIMIT 1), 0)
-			FROM object_state r WHERE r.zoid = $1 AND r.tid <= $2 ORDER BY r.tid DESC LIMIT 1`,
-			int64(oid), limit, horizon).Scan(&rev.TID, &rev.Data, &rev.End)
+		var err error
+		if limit == horizon { // then nothing can have followed
+			err = conn.QueryRow(ctx, "SELECT tid, state FROM object_state WHERE zoid = $1 AND tid <= $2 ORDER BY tid DESC LIMIT 1",
+				int64(oid), limit).Scan(&rev.TID, &rev.Data)
+		} else {
+			err = conn.QueryRow(ctx, `SELECT r.tid, r.state, coalesce((
+					SELECT n.tid FROM object_state n WHERE n.zoid = $1 AND n.tid > r.tid AND n.tid <= $3 ORDER BY n.tid LIMIT 1), 0)
+				FROM object_state r WHERE r.zoid = $1 AND r.tid <= $2 ORDER BY r.tid DESC LIMIT 1`,
+				int64(oid), limit, horizon).Scan(&rev.TID, &rev.Data, &rev.End)
+		}
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			var known bool

@@ -69,7 +69,7 @@ func historyToPack(t *testing.T, s *Storage) (packTo zeolite.TID) {
 	serials[1], _ = s.CurrentTID(ctx, 1)
 	write(5, "gone at the pack")
 	remove(5)
-	packTo = write(20, "garbage that is linked later", 21)
+	write(20, "garbage that is linked later", 21)
 	write(21, "below it")
 	packTo = s.LastTID()
 	write(5, "back after the pack")

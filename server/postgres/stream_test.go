@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -100,8 +101,15 @@ func readSomehow(t *testing.T, s *Storage, tid zeolite.TID, data []byte, random 
 		return
 	}
 	defer b.Close()
-	switch random.IntN(5) {
+	switch random.IntN(6) {
 	case 0: // vanish before the first byte
+		return
+	case 5: // one whose large object is not there any more
+		missing := &blob{s: s, loid: 1, size: int64(len(data))}
+		defer missing.Close()
+		if n, err := missing.ReadAt(make([]byte, 100), int64(random.IntN(2)*500)); n != 0 || !errors.As(err, new(*zeolite.StorageError)) {
+			t.Errorf("a missing large object: %d bytes, %v", n, err)
+		}
 		return
 	case 1: // all of it
 		if got, err := readAll(b, 64<<10); err != nil || !bytes.Equal(got, data) {
@@ -169,7 +177,9 @@ func TestStalledReaders(t *testing.T) {
 	memory := 0
 	for _, b := range blobs {
 		st := b.(*blob).stream
+		st.mu.Lock()
 		memory += (len(st.pieces) + len(st.spare)) * streamPiece
+		st.mu.Unlock()
 	}
 	if most := readers * 2 * (streamAhead + 1) * streamPiece; memory > most {
 		t.Errorf("%d bytes are kept in memory, at most %d may be", memory, most)

@@ -48,13 +48,14 @@ const (
 		SELECT w.zoid, ` + chosenTID + `, coalesce(c.tid, 0), w.md5, coalesce(length(w.state), 0), w.state
 		FROM unnest($1::bigint[], $2::text[], $3::bytea[]) WITH ORDINALITY AS w (zoid, md5, state, n)
 		LEFT JOIN current_object c ON c.zoid = w.zoid ORDER BY w.n`
-	// An object that another transaction has created meanwhile, or changed, is
-	// left as it is: conflictQuery finds it.
+	// An object that another transaction has created meanwhile, where no lock
+	// keeps it out, is left as it is. The answer is how many were written.
 	updateCurrent = `WITH w AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w (zoid, serial, unchecked)),
 		known AS (UPDATE current_object c SET tid = ` + chosenTID + ` FROM w
-			WHERE c.zoid = w.zoid AND (c.tid = w.serial OR w.unchecked) RETURNING c.zoid)
-		INSERT INTO current_object (zoid, tid) SELECT zoid, ` + chosenTID + ` FROM w
-		WHERE NOT EXISTS (SELECT FROM known WHERE known.zoid = w.zoid) ORDER BY zoid ON CONFLICT (zoid) DO NOTHING`
+			WHERE c.zoid = w.zoid AND (c.tid = w.serial OR w.unchecked) RETURNING c.zoid),
+		made AS (INSERT INTO current_object (zoid, tid) SELECT zoid, ` + chosenTID + ` FROM w
+			WHERE NOT EXISTS (SELECT FROM known WHERE known.zoid = w.zoid) ORDER BY zoid ON CONFLICT (zoid) DO NOTHING RETURNING zoid)
+		SELECT (SELECT count(*) FROM known) + (SELECT count(*) FROM made)`
 	insertBlobs = `INSERT INTO blob_chunk (zoid, tid, chunk_num, chunk)
 		SELECT zoid, ` + chosenTID + `, 0, chunk FROM unnest($1::bigint[], $2::oid[]) AS w (zoid, chunk)`
 )
@@ -74,11 +75,9 @@ func (t *txn) write(ctx context.Context, conn *pgx.Conn, b *pgx.Batch) (*commit,
 	var w revisions
 	var blobOIDs []int64
 	var blobs []uint32
-	created := false
 	for _, p := range t.records {
 		w.add(p)
 		c.oids = append(c.oids, p.oid)
-		created = created || (p.serial == zeolite.ZeroTID && !p.unchecked)
 		if blob := p.blob(); blob != 0 {
 			blobOIDs, blobs = append(blobOIDs, int64(p.oid)), append(blobs, blob)
 		}
@@ -95,12 +94,16 @@ func (t *txn) write(ctx context.Context, conn *pgx.Conn, b *pgx.Batch) (*commit,
 	if blobs != nil {
 		b.Queue(insertBlobs, blobOIDs, blobs)
 	}
-	if created {
-		// No lock keeps out another creator of the same new object.
-		t.queueConflicts(b, true)
-	}
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
+	}
+	if w.written < len(t.records) {
+		b = &pgx.Batch{}
+		t.queueConflicts(b, true)
+		if err := conn.SendBatch(ctx, b).Close(); err != nil {
+			return nil, err
+		}
+		return nil, &zeolite.StorageError{Message: "postgres: another transaction has created the same object"}
 	}
 	t.s.oids.used(c.oids)
 	return c, nil
@@ -124,6 +127,7 @@ type revisions struct {
 	sums          []*string
 	states        [][]byte
 	size          int // about how many bytes they are
+	written       int // how many have become current
 }
 
 func (w *revisions) add(p *pending) {
@@ -132,11 +136,16 @@ func (w *revisions) add(p *pending) {
 	w.size += len(p.data) + 100
 }
 
-// queue adds the statements that write them to a batch, and forgets them.
+// queue adds the statements that write them to a batch, and makes room for more.
 func (w *revisions) queue(b *pgx.Batch) {
 	if w.oids != nil {
 		b.Queue(insertStates, w.oids, w.sums, w.states)
-		b.Queue(updateCurrent, w.oids, w.serials, w.unchecked)
+		b.Queue(updateCurrent, w.oids, w.serials, w.unchecked).QueryRow(func(row pgx.Row) error {
+			var n int
+			err := row.Scan(&n)
+			w.written += n
+			return err
+		})
 	}
-	*w = revisions{}
+	*w = revisions{written: w.written}
 }

@@ -46,8 +46,8 @@ const superuser = "zeolite"
 // patience is how long the server may take to start or stop.
 const patience = time.Minute
 
-// newCluster makes a cluster and starts it.
-func newCluster(opts Options) (*Cluster, error) {
+// New makes a cluster and starts it. It is the caller's, who removes it.
+func New(opts Options) (*Cluster, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err

@@ -40,7 +40,7 @@ func End(code int) int {
 // stop it.
 func Shared(t testing.TB) *Cluster {
 	t.Helper()
-	shared.once.Do(func() { shared.cluster, shared.err = newCluster(Options{}) })
+	shared.once.Do(func() { shared.cluster, shared.err = New(Options{}) })
 	if shared.err != nil {
 		missing(t, shared.err)
 	}
@@ -50,7 +50,7 @@ func Shared(t testing.TB) *Cluster {
 // Start returns a cluster for this test alone, which goes with it.
 func Start(t testing.TB, opts Options) *Cluster {
 	t.Helper()
-	c, err := newCluster(opts)
+	c, err := New(opts)
 	if err != nil {
 		missing(t, err)
 	}
