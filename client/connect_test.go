@@ -244,9 +244,9 @@ func TestHeartbeatQuiet(t *testing.T) {
 	must(t, err)
 	defer proxy.Close()
 	o := testOptions(t, proxy.Addr().String())
-	o.Heartbeat = 5 * time.Millisecond
+	o.Heartbeat = 500 * time.Millisecond // a busy machine must answer in this time
 	s := open(t, o)
-	until(t, "pings", func() bool { return proxy.Counts(faults.ClientToServer)["ping"] > 5 })
+	until(t, "pings", func() bool { return proxy.Counts(faults.ClientToServer)["ping"] > 2 })
 	must(t, s.Close())
 	if n := proxy.Counts(faults.ClientToServer)["register"]; n != 1 {
 		t.Errorf("the client connected %d times", n)
