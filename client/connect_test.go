@@ -71,7 +71,7 @@ func TestUnknownStorage(t *testing.T) {
 	noLeaks(t)
 	srv := serve(t, newMemory(t), server.Options{}, "tcp")
 	o := testOptions(t, srv.addr)
-	o.Storage, o.WaitTimeout = "other", 50*time.Millisecond
+	o.Storage, o.WaitTimeout = "other", time.Second
 	_, err := Open(t.Context(), o)
 	if err == nil {
 		t.Fatal("Open of an unknown storage succeeded")
@@ -138,7 +138,7 @@ func TestReadOnly(t *testing.T) {
 	back := newMemory(t)
 	srv := serve(t, back, server.Options{ReadOnly: true}, "tcp")
 	o := testOptions(t, srv.addr)
-	o.WaitTimeout = 50 * time.Millisecond
+	o.WaitTimeout = time.Second
 	if _, err := Open(t.Context(), o); !errors.Is(err, zeolite.ErrReadOnly) {
 		t.Errorf("Open for writing: got error %v, want ErrReadOnly", err)
 	}
@@ -263,7 +263,7 @@ func TestServerBehind(t *testing.T) {
 	srv.stop()
 	srv.storage = empty
 	srv.start()
-	s.opt.WaitTimeout = 50 * time.Millisecond
+	s.opt.WaitTimeout = time.Second
 	_, err := s.LoadSerial(t.Context(), 2, tid)
 	var behind *errBehind
 	if !errors.As(err, &behind) || behind.cache != tid {

@@ -80,7 +80,7 @@ func TestStalledVoterDelaysOnlyThoseWhoWantTheSame(t *testing.T) {
 // one line in the log, and who waited for them gets them.
 func TestTransactionTimeout(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
-		s := startServer(t, newMemory(t), Options{TransactionTimeout: 100 * time.Millisecond})
+		s := startServer(t, newMemory(t), Options{TransactionTimeout: 500 * time.Millisecond})
 		b := s.newBystander(t)
 		p := s.connect(t, enc)
 		p.voted(b.oid, b.tid, record("never"))
@@ -96,7 +96,7 @@ func TestTransactionTimeout(t *testing.T) {
 		// Time without locks does not count.
 		id = q.tpcBegin()
 		q.store(id, 0x9000, 0, record("x"))
-		<-time.After(200 * time.Millisecond)
+		<-time.After(time.Second)
 		q.call("vote", id)
 		q.finish(id)
 	})

@@ -297,7 +297,7 @@ func TestDiskFull(t *testing.T) {
 func TestStalledVoters(t *testing.T) {
 	dsn := pgtest.Database(t)
 	const conns = 3
-	s := storage(t, Options{DSN: dsn, CommitConns: conns, LockTimeout: 200 * time.Millisecond})
+	s := storage(t, Options{DSN: dsn, CommitConns: conns, LockTimeout: 2 * time.Second})
 	ctx := t.Context()
 	var stalled []zeolite.Txn
 	for i := range zeolite.OID(conns) {
