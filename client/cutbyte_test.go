@@ -216,6 +216,7 @@ type byteCutter struct {
 // run breaks connections at all the places that cutPoints chooses.
 func (c *byteCutter) run(t *testing.T) {
 	c.opt.Dial = c.breaker.dial
+	c.opt.Heartbeat = -1 // no other messages
 	c.opt.BlobDir = filepath.Join(t.TempDir(), "cache")
 	c.blob, c.oid = randomBytes(100_000), 1
 	c.s = open(t, c.opt)

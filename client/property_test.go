@@ -14,6 +14,8 @@ import (
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
 	"github.com/zeolite-go/zeolite/tests/faults"
+	"github.com/zeolite-go/zeolite/tests/peers"
+	"github.com/zeolite-go/zeolite/zrpc"
 )
 
 // Several clients commit at random, through connections that break at random,
@@ -33,11 +35,26 @@ func TestNoStaleValue(t *testing.T) {
 	}
 }
 
+// The same over Python's server, but without deletions, of which it does not
+// tell other clients.
+func TestNoStaleValuePython(t *testing.T) {
+	for _, enc := range encodings {
+		t.Run(enc.String(), func(t *testing.T) {
+			noLeaks(t)
+			srv := peers.Start(t, peers.RunZEO, peers.Options{Msgpack: enc == zrpc.Msgpack, ClientConflictResolution: true})
+			p := property{t: t, objects: 12, addr: srv.Address(), noDeletions: true}
+			p.run(open(t, testOptions(t, srv.Address())))
+		})
+	}
+}
+
 // property is one run of the random test.
 type property struct {
 	t       *testing.T
 	objects int
 	addr    string
+	// noDeletions leaves deletions out.
+	noDeletions bool
 
 	mu    sync.Mutex
 	reads []seenRead
@@ -115,8 +132,8 @@ func (p *property) write(s *Storage, rnd *rand.Rand, who, commits int) {
 			if err != nil && !isAbsent(err) {
 				continue // disconnected
 			}
-			data := binary.BigEndian.AppendUint64(nil, rnd.Uint64())
-			if rnd.IntN(10) == 0 && rev.TID != 0 {
+			data := binary.BigEndian.AppendUint64([]byte("state "), rnd.Uint64())
+			if rnd.IntN(10) == 0 && rev.TID != 0 && !p.noDeletions {
 				err = tx.Delete(ctx, oid, rev.TID)
 			} else {
 				if err != nil {

@@ -26,8 +26,8 @@ A copy that was interrupted goes on where it stopped.
   zeolite copy 127.0.0.1:8100 backup/Data.fs -src-blobs /tmp/cache -dst-blobs backup/blobs
   zeolite copy var/Data.fs 'host=db dbname=zodb user=zope' -src-blobs var/blobs
 
-If there are blobs, both need a directory: that of the blobs themselves for a
-Data.fs, a cache (which may be removed afterwards) for a server.
+If there are blobs, a Data.fs needs the directory they are in, and a server one to
+cache them in, which may be removed afterwards.
 `
 
 func copyCommand(args []string) error {
