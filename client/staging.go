@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/zeolite-go/zeolite"
-	"github.com/zeolite-go/zeolite/internal/spool"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 )
 
 // operation is what a transaction is asked to do.

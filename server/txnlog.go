@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/zeolite-go/zeolite"
-	"github.com/zeolite-go/zeolite/internal/spool"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 )
 
 // operation is what a client asked for within its transaction.

@@ -1,5 +1,6 @@
-// Package spool keeps bytes of which nobody knows how many there will be: in
-// memory up to a limit, and beyond it in a temporary file.
+// Package spool is where both ends of a connection keep what is said in a
+// transaction until its vote. Nobody knows how much that will be: the bytes are
+// in memory up to a limit, and beyond it in a temporary file.
 package spool
 
 import (
