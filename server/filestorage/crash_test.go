@@ -171,7 +171,7 @@ func (w *witness) crashes(t *testing.T, step, tries int, blobs bool) {
 }
 
 func TestCrash(t *testing.T) {
-	s, w := newCrashDB(t, Options{BlobDir: "blobs", SpillBytes: 4000})
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SpillBytes: 4000, IndexSaveBytes: 500})
 	defer s.Close()
 	serials := map[zeolite.OID]zeolite.TID{}
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -194,6 +194,9 @@ func TestCrash(t *testing.T) {
 		for oid := range blobs {
 			serials[oid] = tid
 		}
+	}
+	if n := w.fs.saves(); n < 2 {
+		t.Errorf("the index was saved %d times", n)
 	}
 	w.crashes(t, 1, 3, true)
 }

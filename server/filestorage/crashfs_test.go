@@ -49,6 +49,18 @@ func (c *crashFS) rel(name string) string {
 	return r
 }
 
+// saves counts how often the index was saved.
+func (c *crashFS) saves() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, op := range c.ops {
+		if op.kind == "rename" && op.to == "Data.fs.index" {
+			n++
+		}
+	}
+	return n
+}
+
 // do performs one change and remembers it.
 func (c *crashFS) do(op fsOp, change func() error) error {
 	c.mu.Lock()

@@ -174,6 +174,13 @@ func appendRecHeader(b []byte, oid zeolite.OID, tid zeolite.TID, prev, txnPos, d
 // check says what is wrong with a record of oid at h.pos in a file that ends
 // at end; nil if it is plausible.
 func (h *recHeader) check(oid zeolite.OID, end int64) error {
+	if err := h.checkPlace(oid, end); err != nil {
+		return err
+	}
+	return h.checkPointers()
+}
+
+func (h *recHeader) checkPlace(oid zeolite.OID, end int64) error {
 	switch {
 	case h.oid != oid:
 		return damaged(h.pos, "record is of oid %v, not of %v", h.oid, oid)
@@ -181,10 +188,16 @@ func (h *recHeader) check(oid zeolite.OID, end int64) error {
 		return damaged(h.pos, "record has a version")
 	case h.next() > end:
 		return damaged(h.pos, "record of oid %v has %d bytes of data, past the end at %d", oid, h.dataLen, end)
+	}
+	return nil
+}
+
+func (h *recHeader) checkPointers() error {
+	switch {
 	case h.prev >= h.pos || h.back >= h.pos || h.txnPos >= h.pos:
-		return damaged(h.pos, "record of oid %v points forward, to %d", oid, max(h.prev, h.back, h.txnPos))
+		return damaged(h.pos, "record of oid %v points forward, to %d", h.oid, max(h.prev, h.back, h.txnPos))
 	case h.prev != 0 && h.prev < magicLen+txnHdrLen || h.back != 0 && h.back < magicLen+txnHdrLen:
-		return damaged(h.pos, "record of oid %v points into the file header", oid)
+		return damaged(h.pos, "record of oid %v points into the file header", h.oid)
 	}
 	return nil
 }

@@ -111,6 +111,22 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 	}
 }
 
+// mark sets a bit in the position of oid and returns what it was.
+func (x *index) mark(oid zeolite.OID, bit int64) (pos int64, ok bool) {
+	prefix, suffix := uint64(oid)>>suffixBits, uint64(oid)&suffixMask
+	sh := x.shard(prefix)
+	sh.Lock()
+	defer sh.Unlock()
+	bucket := sh.buckets[prefix]
+	i, ok := find(bucket, suffix)
+	if !ok {
+		return 0, false
+	}
+	pos = int64(bucket[i] & positionMax)
+	bucket[i] |= uint64(bit)
+	return pos, true
+}
+
 // addBucket adds a whole bucket, in the order of its oids, unless something of it
 // is known already. The entries are copied.
 func (x *index) addBucket(prefix uint64, entries []uint64) bool {

@@ -50,9 +50,8 @@ func (p *packer) mark() error {
 // reach marks an object and adds the position of its record to level, if that
 // is new. It fails if there is no such object as of p.tid.
 func (p *packer) reach(level []int64, oid zeolite.OID) ([]int64, bool) {
-	pos, ok := p.current.get(oid)
+	pos, ok := p.current.mark(oid, markBit)
 	if ok && pos&markBit == 0 {
-		p.current.set(oid, pos|markBit)
 		level = append(level, pos)
 	}
 	return level, ok

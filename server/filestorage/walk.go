@@ -215,8 +215,9 @@ func (s *Storage) Transactions(ctx context.Context, start, stop zeolite.TID) ite
 
 // recordReader reads the records of a transaction: chunks, or a window.
 type recordReader interface {
-	// record reads the header of a record, with its back pointer.
-	record(t *txnHeader, pos int64) (recHeader, error)
+	// placedRecord reads the header of a record, with its back pointer. Where
+	// it points to may be wrong: the older revisions are not needed.
+	placedRecord(t *txnHeader, pos int64) (recHeader, error)
 	// data reads the data of a record.
 	data(pos, n int64) ([]byte, error)
 }
@@ -240,7 +241,7 @@ func (s *Storage) records(ctx context.Context, g *generation, t txnHeader, c rec
 			fail(err)
 			return
 		}
-		h, err := c.record(&t, pos)
+		h, err := c.placedRecord(&t, pos)
 		if err != nil {
 			fail(err)
 			return
@@ -249,6 +250,8 @@ func (s *Storage) records(ctx context.Context, g *generation, t txnHeader, c rec
 		switch {
 		case h.dataLen > 0:
 			rec.Data, err = c.data(pos+recHdrLen, h.dataLen)
+		case h.back >= h.pos:
+			err = h.checkPointers()
 		case h.back != 0:
 			var b recHeader
 			var n int
@@ -303,8 +306,8 @@ func (c *chunks) data(off, n int64) ([]byte, error) {
 	return c.buf[i : i+n : i+n], nil
 }
 
-// record reads the header of the record at pos, of whatever object.
-func (c *chunks) record(t *txnHeader, pos int64) (recHeader, error) {
+// placedRecord implements recordReader.
+func (c *chunks) placedRecord(t *txnHeader, pos int64) (recHeader, error) {
 	n := min(recHdrLen+backLen, c.end-pos)
 	if n < recHdrLen {
 		return recHeader{}, damaged(pos, "the transaction ends in a record")
@@ -314,7 +317,7 @@ func (c *chunks) record(t *txnHeader, pos int64) (recHeader, error) {
 		return recHeader{}, err
 	}
 	h := parseRecHeader(b, pos)
-	if err := h.check(h.oid, t.end()); err != nil {
+	if err := h.checkPlace(h.oid, t.end()); err != nil {
 		return h, err
 	}
 	if h.txnPos != t.pos {
@@ -337,7 +340,7 @@ func (s *Storage) Changes(ctx context.Context, after zeolite.TID) iter.Seq2[zeol
 		err := s.walk(ctx, after+1, windowSize, func(g *generation, w *window, h txnHeader) (bool, error) {
 			oids = oids[:0]
 			for pos := h.records(); pos < h.end(); {
-				rec, err := w.record(&h, pos)
+				rec, err := w.placedRecord(&h, pos)
 				if err != nil {
 					return false, err
 				}

@@ -141,6 +141,15 @@ func (w *window) info(h txnHeader) (*zeolite.TransactionInfo, error) {
 // record reads the header of the record at pos in a transaction, with its back
 // pointer.
 func (w *window) record(t *txnHeader, pos int64) (recHeader, error) {
+	h, err := w.placedRecord(t, pos)
+	if err == nil {
+		err = h.checkPointers()
+	}
+	return h, err
+}
+
+// placedRecord is record, but what it points to may be wrong.
+func (w *window) placedRecord(t *txnHeader, pos int64) (recHeader, error) {
 	b, err := w.need(pos, recHdrLen)
 	if err != nil {
 		return recHeader{}, err
@@ -152,7 +161,7 @@ func (w *window) record(t *txnHeader, pos int64) (recHeader, error) {
 		}
 		h = parseRecHeader(b, pos)
 	}
-	if err := h.check(h.oid, t.end()); err != nil {
+	if err := h.checkPlace(h.oid, t.end()); err != nil {
 		return h, err
 	}
 	if h.txnPos != t.pos {
