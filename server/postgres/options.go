@@ -30,7 +30,8 @@ type Options struct {
 
 	// CacheSize is how many bytes of current revisions are kept in memory, for
 	// clients that load what others have loaded before; 64 MiB by default,
-	// none if it is negative.
+	// none if it is negative. While the database is away these loads go on, as
+	// of the last transaction that was heard of.
 	CacheSize int64
 
 	// LockTimeout is how long Vote waits for one of CommitConns, before it
