@@ -37,6 +37,8 @@ func collectPostgres(storage string, st postgres.Stats, add adder) {
 	add.counter("postgres_renumbered_total", "Commits that others overtook after the vote.", float64(st.Renumbered), name...)
 	add.counter("postgres_doubts_total", "Commits whose connection broke before the answer.", float64(st.Doubts), name...)
 	add.counter("postgres_listened_total", "How often the connection that listens for commits of others was made.", float64(st.Listened), name...)
+	add.counter("postgres_cache_hits_total", "Loads that were answered from memory.", float64(st.CacheHits), name...)
+	add.counter("postgres_cache_misses_total", "Loads that PostgreSQL was asked for.", float64(st.CacheMisses), name...)
 	add.gauge("postgres_spooled_bytes", "Bytes of blobs that wait on disk for slow readers.", float64(st.Spooled), name...)
 	add.gauge("postgres_spool_limit_bytes", "How many there can be.", float64(st.SpoolLimit), name...)
 }

@@ -21,7 +21,7 @@ type postgresFlags struct {
 	loads, commits, blobs  int
 	lockTimeout, stallTime float64
 	spoolDir               string
-	spool                  int
+	spool, cache           int
 }
 
 func (f *postgresFlags) add(fs *flag.FlagSet) {
@@ -29,6 +29,7 @@ func (f *postgresFlags) add(fs *flag.FlagSet) {
 	fs.IntVar(&f.loads, "postgres-loads", 0, "make up to `N` connections for loads (default 10)")
 	fs.IntVar(&f.commits, "postgres-commits", 0, "make up to `N` connections for commits: so many transactions can be between vote and finish (default 10)")
 	fs.IntVar(&f.blobs, "postgres-blobs", 0, "make up to `N` connections for blobs (default 16)")
+	fs.Var((*size)(&f.cache), "postgres-cache", "keep `SIZE` of current records in memory for other clients (default 64MiB)")
 	fs.Float64Var(&f.lockTimeout, "postgres-lock-timeout", 0, "let a vote wait up to `SECONDS` for a connection, or for objects that another server has locked (default 30)")
 	fs.Float64Var(&f.stallTime, "postgres-patience", 0, "spool a blob for a client that reads nothing for `SECONDS` (default 1)")
 	fs.StringVar(&f.spoolDir, "postgres-spool", "", "spool blobs for slow clients in `DIR` (default: the system's directory for temporary files)")
@@ -53,6 +54,7 @@ func (f *postgresFlags) options() postgres.Options {
 		LoadConns:      f.loads,
 		CommitConns:    f.commits,
 		StreamConns:    f.blobs,
+		CacheSize:      int64(f.cache),
 		LockTimeout:    time.Duration(f.lockTimeout * float64(time.Second)),
 		StreamPatience: time.Duration(f.stallTime * float64(time.Second)),
 		SpoolDir:       f.spoolDir,

@@ -119,8 +119,8 @@ func livez(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok
 // readyTime bounds how long /readyz waits for a storage.
 const readyTime = 5 * time.Second
 
-// readyz asks every storage for the root object. That there is none yet is an
-// answer, too.
+// readyz asks every storage for the root object, and for its serial, which no
+// storage has in a cache. That there is none yet is an answer, too.
 func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 	if h.draining.Load() {
 		plain(w, http.StatusServiceUnavailable, "shutting down")
@@ -130,6 +130,9 @@ func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	for _, name := range h.names {
 		_, err := h.storages[name].LoadBefore(ctx, zeolite.RootOID, zeolite.MaxTID)
+		if err == nil {
+			_, err = h.storages[name].CurrentTID(ctx, zeolite.RootOID)
+		}
 		if err != nil && !errors.As(err, new(*zeolite.NotFoundError)) && !errors.Is(err, zeolite.ErrNotYet) {
 			// The cause may name machines and files: it is for the log.
 			h.log.Warn("a storage is not ready", "storage", name, "error", err)

@@ -12,11 +12,15 @@ import (
 	"github.com/zeolite-go/zeolite"
 )
 
-// broken is a storage whose loads fail with err.
+// broken is a storage whose loads fail with err, and whose serials cannot be
+// asked for if it is away: it has the rest in a cache.
 type broken struct {
 	zeolite.Storage
-	err error
+	err  error
+	away error
 }
+
+func (b *broken) CurrentTID(context.Context, zeolite.OID) (zeolite.TID, error) { return 1, b.away }
 
 func (b *broken) LoadBefore(context.Context, zeolite.OID, zeolite.TID) (zeolite.Revision, error) {
 	return zeolite.Revision{}, b.err
@@ -44,7 +48,12 @@ func TestHealth(t *testing.T) {
 	ask(503)
 	s.err = zeolite.ErrClosed
 	ask(503)
-	s.err = nil
+	s.err, s.away = nil, errors.New("cannot connect to secret.example")
+	ask(503)
+	s.away = &zeolite.NotFoundError{}
+	ask(200)
+	s.away = nil
+	ask(200)
 	h.Drain()
 	ask(503)
 	do(t, "POST", server.URL+"/livez").want(t, 405)

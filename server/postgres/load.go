@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -22,6 +23,15 @@ func (s *Storage) within(limit zeolite.TID) int64 {
 
 // LoadBefore implements zeolite.Storage.
 func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (rev zeolite.Revision, err error) {
+	if known, ok := s.serials.load(oid, before); ok {
+		_, leave, err := s.enter(ctx)
+		if err != nil {
+			return zeolite.Revision{}, err
+		}
+		leave()
+		known.Data = bytes.Clone(known.Data)
+		return known, nil
+	}
 	err = s.read(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) error {
 		if oid > maxOID {
 			return &zeolite.NotFoundError{OID: oid}
@@ -53,7 +63,7 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		case err == nil && rev.Data == nil:
 			return &zeolite.NotFoundError{OID: oid}
 		case err == nil && rev.End == zeolite.ZeroTID:
-			s.serials.loaded(oid, rev.TID, seen, &s.publisher)
+			s.serials.loaded(oid, rev, seen, &s.publisher)
 		}
 		return err
 	})
@@ -61,6 +71,17 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		return zeolite.Revision{}, err
 	}
 	return rev, nil
+}
+
+// LoadNow is LoadBefore if the answer is known here, is a revision, and fits into
+// buf, where its data is then.
+func (s *Storage) LoadNow(oid zeolite.OID, before zeolite.TID, buf []byte) (zeolite.Revision, bool) {
+	rev, ok := s.serials.load(oid, before)
+	if !ok || len(rev.Data) > len(buf) || s.ctx.Err() != nil {
+		return zeolite.Revision{}, false
+	}
+	rev.Data = buf[:copy(buf, rev.Data)]
+	return rev, true
 }
 
 // LoadSerial implements zeolite.Storage.

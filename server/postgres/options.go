@@ -28,6 +28,12 @@ type Options struct {
 	// also how many can have voted at a time; others wait for their turn.
 	LoadConns, CommitConns, StreamConns int
 
+	// CacheSize is how many bytes of current revisions are kept in memory, for
+	// clients that load what others have loaded before; 64 MiB by default,
+	// none if it is negative. While the database is away these loads go on, as
+	// of the last transaction that was heard of.
+	CacheSize int64
+
 	// LockTimeout is how long Vote waits for one of CommitConns, before it
 	// fails, and for objects that a transaction of another server has locked,
 	// before it fails with a conflict; 30 s by default.
@@ -67,6 +73,7 @@ func (o Options) withDefaults() Options {
 	o.LoadConns = cmp.Or(o.LoadConns, 10)
 	o.CommitConns = cmp.Or(o.CommitConns, 10)
 	o.StreamConns = cmp.Or(o.StreamConns, 16)
+	o.CacheSize = max(cmp.Or(o.CacheSize, 64<<20), 0)
 	o.LockTimeout = cmp.Or(o.LockTimeout, 30*time.Second)
 	o.DoubtTimeout = cmp.Or(o.DoubtTimeout, 15*time.Second)
 	o.PollInterval = cmp.Or(o.PollInterval, time.Second)

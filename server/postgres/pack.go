@@ -54,6 +54,7 @@ func (s *Storage) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOp
 	if opts.GC != nil {
 		p.gc = *opts.GC
 	}
+	defer s.serials.forget()
 	return s.fault(ctx, "cannot pack", p.run(ctx, min(tid, s.publisher.horizon())))
 }
 

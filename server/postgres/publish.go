@@ -23,16 +23,17 @@ type publisher struct {
 	mu      sync.Mutex // held while transactions are published
 	publish zeolite.Publish
 	lost    func()
-	opened  zeolite.TID                      // the horizon at the start
-	shown   func(zeolite.TID, []zeolite.OID) // told after each publication
+	opened  zeolite.TID // the horizon at the start
+	// reach moves the horizon over a transaction, by calling show.
+	reach func(tid zeolite.TID, oids []zeolite.OID, show func())
 
 	mineMu sync.Mutex
 	mine   map[zeolite.TID]*commit
 }
 
-func (p *publisher) init(last zeolite.TID, shown func(zeolite.TID, []zeolite.OID)) {
+func (p *publisher) init(last zeolite.TID, reach func(zeolite.TID, []zeolite.OID, func())) {
 	p.last.Store(uint64(last))
-	p.shown = shown
+	p.reach = reach
 	p.opened = last
 	p.mine = map[zeolite.TID]*commit{}
 }
@@ -67,12 +68,13 @@ func (p *publisher) ours(tid zeolite.TID) *commit {
 
 // show publishes one transaction. It is called with mu held.
 func (p *publisher) show(tid zeolite.TID, oids []zeolite.OID, publish zeolite.Publish) {
-	visible := func() { p.last.Store(max(p.last.Load(), uint64(tid))) }
+	visible := sync.OnceFunc(func() {
+		p.reach(tid, oids, func() { p.last.Store(max(p.last.Load(), uint64(tid))) })
+	})
 	if publish != nil {
 		publish(tid, oids, visible)
 	}
 	visible()
-	p.shown(tid, oids)
 }
 
 // showOurs publishes a commit of our own. It is called with mu held.

@@ -305,8 +305,15 @@ func TestDatabaseComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		var down *zeolite.StorageError
-		if _, err := s.LoadBefore(t.Context(), 1, zeolite.MaxTID); !errors.As(err, &down) {
-			t.Errorf("a load without database: %v", err)
+		for _, load := range []func() error{
+			func() error { _, err := s.LoadBefore(t.Context(), 1, first); return err },
+			func() error { _, err := s.LoadBefore(t.Context(), 99, zeolite.MaxTID); return err },
+			func() error { _, err := s.LoadSerial(t.Context(), 1, first); return err },
+			func() error { _, err := s.CurrentTID(t.Context(), 1); return err },
+		} {
+			if err := load(); !errors.As(err, &down) {
+				t.Errorf("a load without database: %v", err)
+			}
 		}
 		if _, err := s.NewOIDs(t.Context(), 1000); !errors.As(err, &down) {
 			t.Errorf("new oids without database: %v", err)

@@ -30,6 +30,9 @@ type Stats struct {
 	// Listened is how often the connection that hears of the commits of other
 	// servers was made: once, unless it broke.
 	Listened int64
+	// CacheHits is how many loads were answered from memory, and CacheMisses
+	// how many were not.
+	CacheHits, CacheMisses int64
 	// Spooled is how many bytes of blobs wait on disk for slow readers.
 	Spooled, SpoolLimit int64
 }
@@ -73,6 +76,9 @@ func (s *Storage) Stats() Stats {
 			Wait:     of.EmptyAcquireWaitTime(),
 		})
 	}
+	s.serials.mu.Lock()
+	st.CacheHits, st.CacheMisses = s.serials.hits, s.serials.misses
+	s.serials.mu.Unlock()
 	var oldest time.Time
 	if st.Voted, oldest = s.votedTxns(); st.Voted > 0 {
 		st.OldestVote = time.Since(oldest)

@@ -92,6 +92,7 @@ func (s *Storage) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.serials.limit = s.opts.CacheSize
 	s.publisher.init(last, s.serials.published)
 	if err := s.estimate(ctx); err != nil {
 		return err

@@ -69,15 +69,23 @@ func (o *options) run() error {
 	}
 	defer b.close()
 	fmt.Printf("%s, %d CPUs; %s; %d objects of 1 KiB\n\n", runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), b.version, o.objects)
+	if _, err := output([]string{b.self, "-do", "load", b.warm, b.oids, "0", "1"}); err != nil {
+		return err
+	}
 	fmt.Printf("%-34s %14s %14s %12s   %s\n", "", "median", "unit", "to the first", "every run")
 	for _, clients := range []int{1, 4} {
 		sides := func(what string, args ...string) []side {
 			relstorage, zeo, native := side{name: "RelStorage, in process"}, side{name: "zeolite, Python's ZEO client"}, side{name: "zeolite, Go client"}
+			warm := side{name: "zeolite, Go client, warm server"}
 			for i := range clients {
 				part := append([]string{b.oids, fmt.Sprint(i), fmt.Sprint(clients)}, args...)
 				relstorage.procs = append(relstorage.procs, append([]string{o.python, b.script, what, "relstorage", b.dsn}, part...))
 				zeo.procs = append(zeo.procs, append([]string{o.python, b.script, what, "zeo", b.addr}, part...))
 				native.procs = append(native.procs, append([]string{b.self, "-do", what, b.addr}, part...))
+				warm.procs = append(warm.procs, append([]string{b.self, "-do", what, b.warm}, part...))
+			}
+			if what == "load" {
+				return []side{relstorage, zeo, native, warm}
 			}
 			return []side{relstorage, zeo, native}
 		}

@@ -19,10 +19,12 @@ type bench struct {
 	dir, self, script string
 	version           string // of PostgreSQL
 	dsn, addr, http   string
+	warm              string // the address of a server that keeps records in memory
 	oids              string // the file of all oids
 	blobOID, loid     string
 	cluster           *pgtest.Cluster
-	server            *exec.Cmd
+	program           string // the built zeolite
+	servers           []*exec.Cmd
 }
 
 func start(o *options) (b *bench, err error) {
@@ -54,7 +56,15 @@ func start(o *options) (b *bench, err error) {
 	if b.version, err = b.cluster.SQL("bench", "SELECT 'PostgreSQL ' || current_setting('server_version')"); err != nil {
 		return b, err
 	}
-	if err = b.serve(); err != nil {
+	b.program = filepath.Join(b.dir, "zeolite")
+	if out, err := exec.Command("go", "build", "-o", b.program, "./cmd/zeolite").CombinedOutput(); err != nil {
+		return b, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	// One asks PostgreSQL for every record, the other has them in memory.
+	if b.addr, b.http, err = b.serve("--postgres-cache", "1"); err != nil {
+		return b, err
+	}
+	if b.warm, _, err = b.serve(); err != nil {
 		return b, err
 	}
 	b.oids = filepath.Join(b.dir, "oids")
@@ -75,46 +85,44 @@ func start(o *options) (b *bench, err error) {
 
 var ready = regexp.MustCompile(`msg="?(listening|serving HTTP)"? (?:address|http)=(\S+)`)
 
-// serve builds the program and starts it.
-func (b *bench) serve() error {
-	program := filepath.Join(b.dir, "zeolite")
-	if out, err := exec.Command("go", "build", "-o", program, "./cmd/zeolite").CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	b.server = exec.Command(program, "serve", "-a", "127.0.0.1:0", "--postgres", b.dsn, "--http", "127.0.0.1:0")
+// serve starts a server and returns its addresses.
+func (b *bench) serve(flags ...string) (addr, http string, err error) {
+	cmd := exec.Command(b.program, append([]string{"serve", "-a", "127.0.0.1:0", "--postgres", b.dsn, "--http", "127.0.0.1:0"}, flags...)...)
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	b.server.Stdout, b.server.Stderr = w, w
-	if err := b.server.Start(); err != nil {
-		return err
-	}
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
 	w.Close()
+	if err != nil {
+		return "", "", err
+	}
+	b.servers = append(b.servers, cmd)
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		m := ready.FindStringSubmatch(lines.Text())
 		switch {
 		case m == nil:
 		case m[1] == "listening":
-			b.addr = m[2]
+			addr = m[2]
 		default:
-			b.http = m[2]
+			http = m[2]
 		}
-		if b.addr != "" && b.http != "" {
+		if addr != "" && http != "" {
 			go func() {
 				for lines.Scan() { // or the server would wait
 				}
 			}()
-			return nil
+			return addr, http, nil
 		}
 	}
-	return errors.New("the server did not start")
+	return "", "", errors.New("the server did not start")
 }
 
 func (b *bench) close() {
-	if b.server != nil && b.server.Process != nil {
-		_ = b.server.Process.Signal(syscall.SIGTERM)
-		_ = b.server.Wait() // it was told to end
+	for _, cmd := range b.servers {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // it was told to end
 	}
 	if b.cluster != nil {
 		if err := b.cluster.Remove(); err != nil {
