@@ -82,13 +82,13 @@ func (x *index) get(oid zeolite.OID) (pos int64, ok bool) {
 // 0..positionMax.
 func (x *index) set(oid zeolite.OID, pos int64) {
 	prefix, suffix := uint64(oid)>>suffixBits, uint64(oid)&suffixMask
-	entry := suffix<<(64-suffixBits) | uint64(pos)
+	e := entry(suffix, pos)
 	sh := x.shard(prefix)
 	sh.Lock()
 	bucket, known := sh.buckets[prefix]
 	i, ok := find(bucket, suffix)
 	if ok {
-		bucket[i] = entry
+		bucket[i] = e
 		sh.Unlock()
 		return
 	}
@@ -100,7 +100,7 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 	}
 	bucket = bucket[:len(bucket)+1]
 	copy(bucket[i+1:], bucket[i:])
-	bucket[i] = entry
+	bucket[i] = e
 	sh.buckets[prefix] = bucket
 	sh.count++
 	sh.Unlock()
@@ -109,6 +109,29 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 		x.order.fresh = append(x.order.fresh, prefix)
 		x.order.Unlock()
 	}
+}
+
+// entry packs an oid, of which only the low bits count, and a position.
+func entry(oid uint64, pos int64) uint64 { return oid<<(64-suffixBits) | uint64(pos) }
+
+// setSorted stores objects of the bucket prefix: their entries in order, none
+// twice. The slice belongs to the index then.
+func (x *index) setSorted(prefix uint64, entries []uint64) {
+	sh := x.shard(prefix)
+	sh.Lock()
+	if _, known := sh.buckets[prefix]; known {
+		sh.Unlock()
+		for _, e := range entries {
+			x.set(zeolite.OID(prefix<<suffixBits|e>>(64-suffixBits)), int64(e&positionMax))
+		}
+		return
+	}
+	sh.buckets[prefix] = entries
+	sh.count += len(entries)
+	sh.Unlock()
+	x.order.Lock()
+	x.order.fresh = append(x.order.fresh, prefix)
+	x.order.Unlock()
 }
 
 // remove forgets oid, if it is known.

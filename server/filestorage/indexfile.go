@@ -79,21 +79,35 @@ func (x *index) loadPair(v any) error {
 	if !ok1 || !ok2 || len(prefix) != filePrefixLen || len(bucket)%entryLen != 0 {
 		return errIndexFile
 	}
+	x.setBucket(prefix, bucket, len(bucket)/entryLen)
+	return nil
+}
+
+// setBucket stores the n objects of a bucket of the file. They come in order
+// unless somebody else wrote the file; those of one bucket of the index are
+// then stored at once.
+func (x *index) setBucket(prefix, bucket string, n int) {
 	var b [8]byte
 	copy(b[:], prefix)
-	n := len(bucket) / entryLen
-	for i := range n {
-		copy(b[filePrefixLen:], bucket[fileSuffixLen*i:][:fileSuffixLen])
-		x.set(zeolite.OID(binary.BigEndian.Uint64(b[:])), position48(bucket[fileSuffixLen*n+filePositionLen*i:]))
+	base := binary.BigEndian.Uint64(b[:])
+	suffix := func(i int) uint64 { return uint64(bucket[fileSuffixLen*i])<<8 | uint64(bucket[fileSuffixLen*i+1]) }
+	position := func(i int) int64 { return position48(bucket[fileSuffixLen*n+filePositionLen*i:]) }
+	for start, end := 0, 0; start < n; start = end {
+		for end = start + 1; end < n && suffix(end) > suffix(end-1) && suffix(end)>>suffixBits == suffix(start)>>suffixBits; {
+			end++
+		}
+		entries := make([]uint64, end-start)
+		for i := range entries {
+			entries[i] = entry(suffix(start+i), position(start+i))
+		}
+		x.setSorted((base|suffix(start))>>suffixBits, entries)
 	}
-	return nil
 }
 
 // position48 reads a 6-byte number.
 func position48(s string) int64 {
-	var b [8]byte
-	copy(b[2:], s[:filePositionLen])
-	return int64(binary.BigEndian.Uint64(b[:]))
+	_ = s[filePositionLen-1]
+	return int64(s[0])<<40 | int64(s[1])<<32 | int64(s[2])<<24 | int64(s[3])<<16 | int64(s[4])<<8 | int64(s[5])
 }
 
 // loadOldForm reads the index of the older form: a dict from oids to

@@ -1,10 +1,12 @@
 package filestorage
 
 import (
+	"encoding/binary"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -142,5 +144,54 @@ func TestIndexSavedMeanwhile(t *testing.T) {
 	}
 	if rev, err := s.LoadBefore(ctx, 5, zeolite.MaxTID); err != nil || rev.TID != serial {
 		t.Errorf("load: %v, %v", rev.TID, err)
+	}
+}
+
+// TestSetBucket gives buckets in any order, twice, and with oids twice: what
+// was given last counts.
+func TestSetBucket(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(2, 2))
+	const prefix = "\x00\x00\x00\x00\x00\x05"
+	for _, sorted := range []bool{true, false} {
+		got, want := newIndex(), map[zeolite.OID]int64{}
+		for range 3 {
+			var suffixes []uint64
+			for range 5000 {
+				suffixes = append(suffixes, rnd.Uint64N(1<<16))
+			}
+			if sorted {
+				slices.Sort(suffixes)
+				suffixes = slices.Compact(suffixes)
+			}
+			var names, positions []byte
+			for _, s := range suffixes {
+				pos := rnd.Int64N(1 << 48)
+				names = binary.BigEndian.AppendUint16(names, uint16(s))
+				positions = append(positions, binary.BigEndian.AppendUint64(nil, uint64(pos))[2:]...)
+				want[zeolite.OID(5<<16|s)] = pos
+			}
+			got.setBucket(prefix, string(names)+string(positions), len(suffixes))
+		}
+		if !maps.Equal(maps.Collect(got.all()), want) || got.len() != len(want) {
+			t.Errorf("sorted %v: %d objects, want %d", sorted, got.len(), len(want))
+		}
+	}
+}
+
+// BenchmarkLoadIndexFile is opening, but for Data.fs itself: a million objects.
+func BenchmarkLoadIndexFile(b *testing.B) {
+	name := filepath.Join(b.TempDir(), "index")
+	x := newIndex()
+	for oid := range zeolite.OID(1_000_000) {
+		x.set(oid, int64(oid)*100)
+	}
+	if _, err := saveIndexFile(OSFileSystem{}, name, x.all(), 1); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := loadIndexFile(name); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
