@@ -55,6 +55,7 @@ func (failedUpload) Discard() error              { return nil }
 
 // StoreBlobChunk follows stubs.StorageServer.
 func (s *session) StoreBlobChunk(_ context.Context, chunk []byte) error {
+	s.counters.uploadedBytes.Add(int64(len(chunk)))
 	if s.upload == nil {
 		return stubs.Exception(stubs.ClassTypeError, "storeBlobChunk without storeBlobStart")
 	}
@@ -119,6 +120,8 @@ func (s *session) addBlob(oid zeolite.OID, serial zeolite.TID, data []byte, uplo
 		_ = upload.Discard()
 		return err
 	}
+	s.counters.stored.Add(int64(len(data)))
+	s.counters.uploads.Add(1)
 	t := s.txn
 	if t.blobs == nil {
 		t.blobs = map[zeolite.OID]zeolite.BlobUpload{}
@@ -157,7 +160,7 @@ func (s *session) SendBlobFrom(context.Context, zeolite.OID, zeolite.TID, int64)
 // RespondSendBlobFrom queues the rest of the blob.
 func (s *session) RespondSendBlobFrom(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, offset int64) {
 	if offset < 0 {
-		s.replyError(call, stubs.Exception(stubs.ClassValueError, "sendBlobFrom: the offset is negative"))
+		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "sendBlobFrom: the offset is negative"))
 		return
 	}
 	s.sendBlob(ctx, call, oid, tid, offset)
@@ -165,14 +168,10 @@ func (s *session) RespondSendBlobFrom(ctx context.Context, call *zrpc.Call, oid 
 
 func (s *session) sendBlob(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int64) {
 	if s.blobs == nil {
-		s.replyError(call, errNoBlobs)
+		stubs.ReplyError(call, errNoBlobs)
 		return
 	}
-	method := string(call.Name)
-	open := func() (zeolite.Blob, error) {
-		blob, err := s.openBlob(ctx, oid, tid)
-		return blob, observed{s}.note(method, err)
-	}
+	open := func() (zeolite.Blob, error) { return s.openBlob(ctx, oid, tid) }
 	_ = s.conn.Stream(stubs.NewBlobDownload(call, oid, tid, from, open, s.download()), zrpc.InTurns)
 }
 

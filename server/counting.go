@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -64,8 +63,8 @@ func (r running) end() {
 }
 
 // failed counts a call that is answered with an exception.
-func (c *serverCounters) failed(method string) {
-	if m := c.methods[method]; m != nil {
+func (c *serverCounters) failed(call *zrpc.Call) {
+	if m := c.methods[string(call.Name)]; m != nil {
 		m.errors.Add(1)
 	}
 }
@@ -125,14 +124,6 @@ func (p *packCounters) end(err error) {
 	} else {
 		p.succeeded.Add(1)
 	}
-}
-
-// replyError answers a call of a method that replies itself with an exception.
-func (s *session) replyError(call *zrpc.Call, err error) {
-	if !errors.Is(err, zeolite.ErrNotYet) {
-		s.server.counters.failed(string(call.Name))
-	}
-	stubs.ReplyError(call, err)
 }
 
 // download counts a blob on its way to a client. The result is to be called at

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -233,4 +234,25 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("a transaction that was voted only: %v", err)
 	}
 	s.assertIdle()
+}
+
+// TestShutdownOfAStorageThatHangs must end, and say what hangs.
+func TestShutdownOfAStorageThatHangs(t *testing.T) {
+	storage := newFaulty(newMemory(t))
+	s := startServer(t, storage, Options{Limits: Limits{Stuck: time.Millisecond}})
+	p := s.connect(t, zrpc.Msgpack)
+	id := p.voted(1, 0, record("x"))
+	release, waiting := storage.blocks(t, "finish")
+	p.begin("tpc_finish", id)
+	<-waiting
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(ctx); !errors.Is(err, ErrStuck) {
+		t.Errorf("Shutdown: %v, want ErrStuck", err)
+	}
+	if log := s.logs.String(); !strings.Contains(log, "does not return") || !strings.Contains(log, "tpc_finish") {
+		t.Errorf("the log does not tell what hangs:\n%s", log)
+	}
+	release()
+	s.waitIdle()
 }

@@ -50,7 +50,7 @@ func (s *session) loadReply(ctx context.Context, call *zrpc.Call, oid zeolite.OI
 	rev, err := s.storage.LoadBefore(ctx, oid, before)
 	if err != nil {
 		s.logError("load", err)
-		s.replyError(call, err)
+		stubs.ReplyError(call, err)
 		return nil
 	}
 	s.counters.loaded.Add(int64(len(rev.Data)))
@@ -79,7 +79,7 @@ func (s *session) RespondLoadMany(ctx context.Context, call *zrpc.Call, oids []z
 		loaded, err := s.loadMany(ctx, oids, before)
 		if err != nil {
 			s.logError("loadMany", err)
-			s.replyError(call, err)
+			stubs.ReplyError(call, err)
 			return nil
 		}
 		m := call.BeginReply()
@@ -114,6 +114,7 @@ func (s *session) loadMany(ctx context.Context, oids []zeolite.OID, before zeoli
 func (s *session) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolite.TID) ([]byte, error) {
 	s.counters.loads.Add(1)
 	data, err := s.storage.LoadSerial(ctx, oid, serial)
+	s.counters.loaded.Add(int64(len(data)))
 	s.logError("loadSerial", err)
 	return data, err
 }

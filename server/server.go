@@ -61,6 +61,9 @@ type Limits struct {
 	Workers int
 	// Handshake bounds the time from connecting until register (1 minute).
 	Handshake time.Duration
+	// Stuck is how long Shutdown waits, when everybody is disconnected, for
+	// calls of a storage that do not return (10 seconds).
+	Stuck time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -77,6 +80,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Handshake == 0 {
 		l.Handshake = time.Minute
+	}
+	if l.Stuck == 0 {
+		l.Stuck = 10 * time.Second
 	}
 	return l
 }
@@ -175,15 +181,19 @@ func (s *Server) Serve(l net.Listener) error {
 		s.counters.accepted.Add(1)
 		s.greeting[nc] = struct{}{}
 		s.mu.Unlock()
-		go func() {
-			defer s.running.Done()
-			s.serveConn(nc)
-		}()
+		go s.serveConn(nc)
 	}
 }
 
-// serveConn takes a connection from its first byte to its last.
+// serveConn shakes hands on a connection and makes a session of it. If it comes
+// to that, the session counts the connection as gone when it ends.
 func (s *Server) serveConn(nc net.Conn) {
+	served := false
+	defer func() {
+		if !served {
+			s.running.Done()
+		}
+	}()
 	log := s.log.With("client", clientName(nc))
 	accepted := nc
 	defer s.greeted(accepted)
@@ -224,13 +234,17 @@ func (s *Server) serveConn(nc net.Conn) {
 		return
 	}
 	s.sessions[se] = struct{}{}
+	served = true
+	se.start() // before Shutdown can see it
 	s.mu.Unlock()
+}
 
-	se.run()
-
+// left forgets a session that has ended.
+func (s *Server) left(se *session) {
 	s.mu.Lock()
 	delete(s.sessions, se)
 	s.mu.Unlock()
+	s.running.Done()
 }
 
 // greeted forgets a connection that is about to shake hands, if it still is.
@@ -240,9 +254,14 @@ func (s *Server) greeted(nc net.Conn) {
 	s.mu.Unlock()
 }
 
+// ErrStuck is what Shutdown returns if calls of a storage do not return. The
+// storage is still in use then; closing it may not return either.
+var ErrStuck = errors.New("server: calls of a storage do not return")
+
 // Shutdown stops accepting, lets running commits end, sends what is queued for
 // clients until the context ends, and disconnects them. Open transactions are
-// aborted.
+// aborted. After the context ended it waits for calls of storages that are still
+// running for as long as Limits.Stuck.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
@@ -289,8 +308,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		se.conn.End(ErrServerClosed)
 	}
 	s.mu.Unlock()
-	<-done
-	return ctx.Err()
+	stuck := time.NewTimer(s.opt.Limits.Stuck)
+	defer stuck.Stop()
+	select {
+	case <-done:
+		return ctx.Err()
+	case <-stuck.C:
+	}
+	for name, m := range s.counters.methods {
+		if n := m.running.Load(); n > 0 {
+			s.log.Error("a call does not return", "method", name, "calls", n)
+		}
+	}
+	return ErrStuck
 }
 
 // Names returns the names of the storages, in the order they were added.

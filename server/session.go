@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -62,7 +63,10 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 		MaxBulk:     maxUnregistered,
 		OutboxLimit: lim.Outbox,
 		PauseReads:  lim.Unread,
+		Excepted:    s.counters.failed,
+		Ended:       se.end,
 	})
+	se.late = time.AfterFunc(math.MaxInt64, func() { se.conn.End(errNotRegistered) })
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
 	se.ordered.init(se.dispatch)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
@@ -81,11 +85,15 @@ func (s *session) frameLimit(name []byte) int {
 	return 0
 }
 
-// run serves the client until its connection ends, and then cleans up.
-func (s *session) run() {
-	s.late = time.AfterFunc(s.server.opt.Limits.Handshake, func() { s.conn.End(errNotRegistered) })
+// start begins to serve the client. There is no goroutine that waits for the
+// end: with many idle clients its stack would be a good part of their memory.
+func (s *session) start() {
+	s.late.Reset(s.server.opt.Limits.Handshake)
 	s.conn.Start(s)
-	<-s.conn.Done()
+}
+
+// end cleans up when the connection has ended.
+func (s *session) end() {
 	s.late.Stop()
 	reason := s.conn.Err()
 	s.cancel(fmt.Errorf("%w: %w", errDisconnected, reason))
@@ -101,6 +109,7 @@ func (s *session) run() {
 	s.free.close()
 	s.iterators.closeAll()
 	s.logEnd(reason)
+	s.server.left(s)
 }
 
 func (s *session) logEnd(reason error) {
@@ -153,7 +162,7 @@ func (s *session) dispatch(call *zrpc.Call) {
 	defer s.contain()
 	running := s.server.counters.begin(call)
 	defer running.end()
-	stubs.DispatchStorageServer(s.ctx, observed{s}, call)
+	stubs.DispatchStorageServer(s.ctx, s, call)
 }
 
 // contain ends the connection if a call panicked. It is to be deferred.
@@ -180,10 +189,10 @@ func (s *session) RespondRegister(_ context.Context, call *zrpc.Call, name strin
 	switch {
 	case !ok:
 		s.log.Warn("client asked for an unknown storage", "storage", name)
-		s.replyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
+		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
 		return
 	case e.readOnly && !readOnly:
-		s.replyError(call, zeolite.ErrReadOnly)
+		stubs.ReplyError(call, zeolite.ErrReadOnly)
 		return
 	}
 	s.export, s.readOnly = e, e.readOnly || readOnly

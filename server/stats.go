@@ -35,7 +35,7 @@ type Stats struct {
 type CallStats struct {
 	Method string
 	// Running is how many are being run, Errors how many were answered with an
-	// exception. A call whose arguments cannot be read is not an error.
+	// exception.
 	Running, Errors int64
 	// Time is how long calls took to run, without what they waited for one
 	// another, and without sending the answer.

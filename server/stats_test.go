@@ -89,7 +89,7 @@ func TestCountingAllocatesNothing(t *testing.T) {
 		m := c.methods[string(name)]
 		m.running.Add(1)
 		r := running{m, time.Now()}
-		srv = observed{se}
+		srv = se
 		r.end()
 	})
 	if n != 0 || srv == nil {

@@ -105,6 +105,7 @@ func (s *session) add(id stubs.TxnID, e entry, data []byte) error {
 // Storea follows stubs.StorageServer.
 func (s *session) Storea(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.TxnID) error {
 	s.counters.stores.Add(1)
+	s.counters.stored.Add(int64(len(data)))
 	return s.add(id, entry{op: opStore, oid: oid, serial: serial}, data)
 }
 
@@ -112,6 +113,7 @@ func (s *session) Storea(_ context.Context, oid zeolite.OID, serial zeolite.TID,
 func (s *session) Restorea(_ context.Context, oid zeolite.OID, _ zeolite.TID, data stubs.OptionalBytes,
 	prev stubs.OptionalTID, id stubs.TxnID) error {
 	s.counters.stores.Add(1)
+	s.counters.stored.Add(int64(len(data)))
 	return s.add(id, entry{op: opRestore, oid: oid, serial: prev.TID, none: data == nil}, data)
 }
 
@@ -330,14 +332,14 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 	t, err := s.current(id)
 	switch {
 	case errors.Is(err, zeolite.ErrReadOnly):
-		s.replyError(call, err)
+		stubs.ReplyError(call, err)
 		return
 	case err != nil:
 		// As in ZEO, and harmless: there is nothing to finish.
 		s.finished(call, stubs.OptionalTID{})
 		return
 	case t.voted == nil:
-		s.replyError(call, stubs.Exception("builtins.AssertionError", "tpc_finish without a vote"))
+		stubs.ReplyError(call, stubs.Exception("builtins.AssertionError", "tpc_finish without a vote"))
 		return
 	}
 	// The timeout must not strike while the storage commits, nor a
@@ -364,7 +366,7 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 			s.conn.End(err)
 			call.Release()
 		default:
-			s.replyError(call, err)
+			stubs.ReplyError(call, err)
 		}
 		return
 	}

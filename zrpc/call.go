@@ -106,6 +106,9 @@ func (call *Call) SendReplyIf(m *Message, gate *atomic.Uint64, want uint64) bool
 // exception in a one-way call cannot be told; the connection ends with it,
 // as in ZEO, since the caller's idea of its transaction is wrong from now on.
 func (call *Call) SendError(class string, state Value) {
+	if f := call.conn.opt.Excepted; f != nil {
+		f(call)
+	}
 	if call.Async {
 		call.conn.End(&OneWayError{Name: string(call.Name), Err: &RemoteError{Class: class, State: state}})
 		call.Release()

@@ -39,12 +39,23 @@ type Options struct {
 	// to be sent: the peer gets no more work done than it takes results. A
 	// client must not set it, since both ends would wait for each other.
 	PauseReads int
+	// Excepted, if set, is called for each call that is answered with an
+	// exception, or would be, if it is one-way.
+	Excepted func(call *Call)
+	// Ended, if set, is called in a goroutine of its own when the connection
+	// has ended. It saves one that waits for Done.
+	Ended func()
 	// KeepAlive, if not 0, is how often a keep-alive message is sent.
 	KeepAlive time.Duration
 	// NotSent is how many unsent bytes the kernel may hold for a TCP
 	// connection (TCP_NOTSENT_LOWAT, where there is one); negative: no limit.
 	NotSent int
 }
+
+// readBuffer is the size in bytes of what every connection has to read into, so
+// it counts with many that are idle. A burst of calls fits, and what is larger
+// than it is read to where it belongs.
+const readBuffer = 2 << 10
 
 func (opt Options) withDefaults() Options {
 	if opt.MaxFrame == 0 {
@@ -100,7 +111,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 		nc:      nc,
 		enc:     enc,
 		opt:     opt,
-		in:      bufio.NewReaderSize(nc, 4<<10),
+		in:      bufio.NewReaderSize(nc, readBuffer),
 		done:    make(chan struct{}),
 		pending: map[int64]*Pending{},
 	}
@@ -176,6 +187,9 @@ func (c *Conn) End(reason error) {
 	close(c.done)
 	for _, p := range pending {
 		p.reply <- nil
+	}
+	if c.opt.Ended != nil {
+		go c.opt.Ended()
 	}
 }
 

@@ -50,10 +50,14 @@ func (m *Message) beginCall(id MsgID, async bool, name string) {
 	m.Str(name)
 }
 
-// End completes a message.
+// End completes a message. One that is longer than a frame can announce is an
+// error.
 func (m *Message) End() {
 	m.EndTuple(4)
 	m.Stop()
+	if n := uint64(m.size()) - frameHeaderLen; n > MaxFrame {
+		m.fail("the message has %d bytes; a frame holds at most %d", n, uint64(MaxFrame))
+	}
 }
 
 // OneWayError is the reason of a connection on which a one-way call failed:

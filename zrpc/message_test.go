@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 )
@@ -237,4 +239,46 @@ func TestMessagesAreReleasedOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMessagesLargerThanAFrame claims a body of 4 GiB, which no frame can
+// announce: the sender learns it, a caller gets an exception, a stream ends the
+// connection, and the other end gets nothing of it.
+func TestMessagesLargerThanAFrame(t *testing.T) {
+	if math.MaxInt == math.MaxInt32 {
+		t.Skip("an int has 32 bits here: no body is that large")
+	}
+	noLeaks(t)
+	file := tempFile(t, nil)
+	size := uint64(math.MaxUint32 - 10) // with its envelope, more than fits
+	large := func(m *Message) { m.BytesBody(Body{File: file, N: int(size)}) }
+	na, nb := link(t, "tcp")
+	c := NewConn(na, Msgpack, Options{})
+	c.Start(handlerFunc(func(call *Call) {
+		m := call.BeginReply()
+		large(m)
+		call.SendReply(m)
+	}))
+	defer nb.Close()
+	defer c.Close()
+	w := &wire{t, nb, Msgpack}
+	m := c.BeginSend("tell")
+	large(m)
+	if err := c.Send(m); !errors.As(err, new(*EncodeError)) {
+		t.Errorf("one-way: %v", err)
+	}
+	w.write(w.call(int64(1), "load"))
+	if got := w.next().String(); !strings.Contains(got, "4294967295") {
+		t.Errorf("the answer is %s, and does not tell the limit", got)
+	}
+	_ = c.Stream(&funcIterator{next: func(m *Message) error {
+		m.BeginSend("tell")
+		large(m)
+		m.End()
+		return nil
+	}}, InTurns)
+	w.expectEnd()
+	if err := c.Err(); !errors.As(err, new(*EncodeError)) {
+		t.Errorf("the connection ended with %v", err)
+	}
 }

@@ -468,6 +468,9 @@ func (w *writer) step(st *stream) error {
 	m := newMessage(w.enc)
 	defer m.free()
 	err := st.it.Next(m)
+	if err == nil {
+		err = m.Err()
+	}
 	switch {
 	case err == nil:
 		m.seal()

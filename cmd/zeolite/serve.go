@@ -207,7 +207,12 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		if err != nil {
 			return fmt.Errorf("storage %s: %w", s.Name, err)
 		}
-		defer func() { err = errors.Join(err, closeStorage(storage, log)) }()
+		defer func() {
+			// One that is stuck would not close, and this would not end.
+			if !errors.Is(err, server.ErrStuck) {
+				err = errors.Join(err, closeStorage(storage, log))
+			}
+		}()
 		if err := srv.AddStorage(s.Name, storage); err != nil {
 			return err
 		}
@@ -263,7 +268,10 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	web.drain()
 	limit, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
-	if err := srv.Shutdown(limit); err != nil {
+	switch err := srv.Shutdown(limit); {
+	case errors.Is(err, server.ErrStuck):
+		return err
+	case err != nil:
 		log.Warn("some clients did not take what was queued for them", "error", err)
 	}
 	return nil

@@ -22,6 +22,17 @@ import (
 // is there; what is left to happen is one byte for each transaction, and a
 // transaction counts when its byte and those of all before it are there.
 //
+// Fewer than two syncs will not do. A reader of the format, Python's above all,
+// knows a committed transaction by its header; nothing vouches for the bytes
+// behind it. A disk may bring sectors in any order, so the status must not be on
+// its way before the rest has arrived, and the commit must not be acknowledged
+// before the status has. A checksum beside the file could tell this package that
+// the end is whole, with one sync; but if Python opened the file first after a
+// power failure, it would either take a torn transaction for a whole one or cut
+// off one that was acknowledged, whichever way the status was written. The second
+// sync is the cheaper one: of a byte in a block that is there. Measured on ext4,
+// one append with fdatasync took 0.15 to 0.17 ms, the pair 0.22 to 0.31.
+//
 // This is one step of the committer: it runs with the commit lock held.
 
 // groupBuffer is how much of a group is gathered for one write.
