@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -190,55 +189,4 @@ func startDownload(c *Conn, d *download) error {
 		return err
 	}
 	return c.flush()
-}
-
-// A slowConn reads at a fixed rate: it allows so many bytes for the time since
-// it began.
-type slowConn struct {
-	*Conn
-	rate  int64 // bytes a second
-	start time.Time
-	read  int64
-}
-
-// step waits until the next bytes are due, reads them, and looks at the
-// messages that are complete.
-func (s *slowConn) step(each func(message) error) error {
-	due := s.start.Add(time.Duration(s.read) * time.Second / time.Duration(s.rate))
-	time.Sleep(time.Until(due))
-	before := len(s.in) - s.Conn.read
-	if err := s.receive(); err != nil {
-		return err
-	}
-	s.read += int64(len(s.in) - before)
-	for s.buffered() {
-		payload, err := s.frame()
-		if err != nil {
-			return err
-		}
-		m, err := parse(s.enc, payload)
-		if err != nil {
-			return err
-		}
-		if m.failed {
-			return m.failure(s.enc)
-		}
-		if err := each(m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-var errOtherRecord = errors.New("a slow reader got something it did not ask for")
-
-// queuedLoads returns the bytes of n loads of objects one after the other.
-func queuedLoads(e encoding, o Options, n int) []byte {
-	var b bytes.Buffer
-	call := newLoadCall(e, o.FirstOID)
-	for i := range n {
-		call.set(o.FirstOID + uint64(i%o.Objects))
-		b.Write(call.frame)
-	}
-	return b.Bytes()
 }

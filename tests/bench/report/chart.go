@@ -182,7 +182,7 @@ func (c barChart) svg() string {
 		for _, b := range g.bars {
 			s, v := styles[b.contender], b.points[0].y
 			d.text(left-8, y+14, "end", pale, label(b.contender))
-			d.rect(left, y+3, length(v.Median()), rowHeight-6, s.color)
+			d.rect(left, y+3, length(v.Median()), rowHeight-6, s.fill())
 			middle := y + rowHeight/2
 			d.line(left+length(v.Min()), middle, left+length(v.Max()), middle, ink, 1)
 			d.text(left+length(v.Max())+6, y+14, "start", ink, c.format(v.Median()))

@@ -63,6 +63,14 @@ const (
 // A style is how a contender is drawn, in every chart alike.
 type style struct{ color, dash string }
 
+// fill is the colour of bars: paler where a line would be dashed.
+func (s style) fill() string {
+	if s.dash == "6 4" {
+		return map[string]string{"#0b62c4": "#7db3ea", "#e07b00": "#f3bd78"}[s.color]
+	}
+	return s.color
+}
+
 var styles = map[string]style{
 	"zeolite M5": {"#0b62c4", ""},
 	"zeolite Z5": {"#0b62c4", "6 4"},

@@ -41,6 +41,7 @@ type Server struct {
 const (
 	startLimit = time.Minute
 	stopLimit  = time.Minute
+	peerLimit  = 3 * time.Second // before a peer is killed
 )
 
 // start starts a server with an empty database, unless one of the kind and
@@ -206,22 +207,23 @@ func (server *Server) stop() error {
 	if err := server.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
+	limit := stopLimit
+	if server.Kind != "zeolite" {
+		limit = peerLimit
+	}
 	select {
 	case err := <-server.exited:
-		var status *exec.ExitError
-		switch server.Kind {
-		case "zeolite":
-			if err != nil {
-				return fmt.Errorf("zeolite ended with %w\n%s", err, server.tail())
-			}
-		default:
-			if err != nil && !errors.As(err, &status) { // they end by the signal
-				return err
-			}
+		if err != nil && server.Kind == "zeolite" {
+			return fmt.Errorf("zeolite ended with %w\n%s", err, server.tail())
 		}
-		return nil
-	case <-time.After(stopLimit):
-		return errors.Join(fmt.Errorf("%s does not end", server.Kind), server.cmd.Process.Kill())
+		return nil // peers end by the signal
+	case <-time.After(limit):
+		err := server.cmd.Process.Kill()
+		<-server.exited
+		if server.Kind == "zeolite" {
+			return errors.Join(errors.New("zeolite does not end"), err)
+		}
+		return err
 	}
 }
 
