@@ -9,8 +9,10 @@ import (
 	"math"
 	"net"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
@@ -225,7 +227,13 @@ func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name str
 
 // SetClientLabel follows stubs.StorageServer.
 func (s *session) SetClientLabel(_ context.Context, label string) error {
-	s.log.Info("client label", "label", fmt.Sprintf("%.100q", label))
+	printable := func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?' // nobody is to forge lines of the log
+		}
+		return r
+	}
+	s.log.Info("client label", "label", fmt.Sprintf("%.100s", strings.Map(printable, label)))
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/zeolite-go/zeolite/server/config"
 )
@@ -239,7 +240,8 @@ func writeAttr(b *strings.Builder, group string, a slog.Attr) {
 		return
 	}
 	text := a.Value.Resolve().String()
-	if strings.ContainsAny(text, " \"\n=") || text == "" {
+	quote := func(r rune) bool { return r == '"' || r == '=' || r == ' ' || !unicode.IsPrint(r) }
+	if text == "" || strings.ContainsFunc(text, quote) {
 		text = fmt.Sprintf("%q", text)
 	}
 	fmt.Fprintf(b, " %s%s=%s", group, a.Key, text)
