@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // TestHold answers calls by a handler that holds, while others post messages.
@@ -68,6 +69,36 @@ func TestHold(t *testing.T) {
 				t.Fatalf("reply %v of %d bytes, want %d of %d", r.ID, len(got), i, size(i))
 			}
 			i++
+		}
+	})
+}
+
+// TestFlushIsAlone has the writing goroutine come to its first message while
+// the reading one still writes what it flushed: it must wait.
+func TestFlushIsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o outbox
+		o.init(1 << 20)
+		o.flushing = true // as flush does while it writes
+		if err := o.putFrame([]byte("later")); err != nil {
+			t.Fatal(err)
+		}
+		taken := false
+		go func() {
+			o.take(nil)
+			taken = true
+		}()
+		synctest.Wait()
+		if taken {
+			t.Error("a message was taken while another was being written")
+		}
+		o.mu.Lock()
+		o.flushing = false
+		o.more.Signal()
+		o.mu.Unlock()
+		synctest.Wait()
+		if !taken {
+			t.Error("the message was not taken")
 		}
 	})
 }

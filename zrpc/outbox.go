@@ -79,9 +79,9 @@ type outbox struct {
 	ended bool
 	// finishing ends the outbox once all that is queued was taken.
 	finishing bool
-	// busy says that somebody has taken something and writes it: the writing
-	// goroutine, or the reading one in flush.
-	busy bool
+	// writing and flushing say that the writing goroutine, or the reading one
+	// in flush, has taken something and writes it: never both.
+	writing, flushing bool
 	// held leaves ordinary messages waiting for a flush, so that replies to
 	// calls that came together leave together.
 	held bool
@@ -241,9 +241,9 @@ func (o *outbox) wake(st *stream) {
 func (o *outbox) take(parts []part) ([]part, *stream, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.busy = false
+	o.writing = false
 	for !o.ended {
-		if o.busy { // flush is
+		if o.flushing {
 			o.more.Wait()
 			continue
 		}
@@ -253,7 +253,7 @@ func (o *outbox) take(parts []part) ([]part, *stream, bool) {
 			clear(o.parts)
 			o.parts = o.parts[:0]
 			o.taken = o.posted
-			o.busy = true
+			o.writing = true
 			return parts, st, true
 		}
 		if o.finishing && len(o.turns)+len(o.series) == 0 {
@@ -281,7 +281,7 @@ func (o *outbox) flush(direct *directWriter) error {
 	if o.ended || len(o.parts) == 0 {
 		return nil
 	}
-	if direct == nil || o.busy || len(o.parts) > 1 || o.parts[0].joined == nil {
+	if direct == nil || o.writing || len(o.parts) > 1 || o.parts[0].joined == nil {
 		o.more.Signal()
 		return nil
 	}
@@ -289,12 +289,12 @@ func (o *outbox) flush(direct *directWriter) error {
 	o.parts[0] = part{}
 	o.parts = o.parts[:0]
 	o.taken = o.posted
-	o.busy = true
+	o.flushing = true
 	o.mu.Unlock()
 	n, err := direct.write(b.B)
 	o.sent.Add(int64(n))
 	o.mu.Lock()
-	o.busy = false
+	o.flushing = false
 	o.wroteLocked(n)
 	if n < len(b.B) && err == nil {
 		b.B = b.B[:copy(b.B, b.B[n:])]
