@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,9 +13,9 @@ import (
 	"time"
 
 	"github.com/zeolite-go/zeolite"
-	"github.com/zeolite-go/zeolite/server"
 	"github.com/zeolite-go/zeolite/server/filestorage"
 	"github.com/zeolite-go/zeolite/server/storagetest"
+	"github.com/zeolite-go/zeolite/tests/serving"
 )
 
 // zeolite runs a command line and returns its exit code and what it printed.
@@ -104,28 +102,13 @@ func commit(t *testing.T, s zeolite.Storage, description string, do func(context
 func served(t *testing.T, dir string) string {
 	t.Helper()
 	storage := openFile(t, dir)
-	srv := server.New(server.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err := srv.AddStorage("1", storage); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-		<-done
 		if err := storage.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return l.Addr().String()
+	_, addr := serving.Start(t, storage)
+	return addr
 }
 
 // TestCommandsOnFileAndServer runs what shows a database, on a file and on a

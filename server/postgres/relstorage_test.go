@@ -1,17 +1,13 @@
 package postgres
 
 import (
-	"bufio"
 	"crypto/md5"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -24,66 +20,24 @@ import (
 // relstorage is Python's RelStorage on a database, in a process of its own. It
 // is used by one goroutine.
 type relstorage struct {
-	t     *testing.T
-	stdin io.WriteCloser
-	lines *bufio.Reader
+	*peers.Dialogue
+	t *testing.T
 }
 
-func startRelStorage(t *testing.T, dsn string) *relstorage {
+func startRelStorage(t *testing.T, dsn string) relstorage {
 	t.Helper()
 	python := peers.Python(t)
 	if out, err := exec.Command(python, "-c", "import relstorage, psycopg2").CombinedOutput(); err != nil {
 		peers.Missing(t, "%s has no RelStorage: %v\n%s", python, err, out)
 	}
-	cmd := exec.Command(python, "testdata/peer.py", dsn, t.TempDir())
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil || t.Failed() {
-			t.Errorf("RelStorage: %v\n%s", err, stderr.String())
-		}
-	})
-	return &relstorage{t, stdin, bufio.NewReader(stdout)}
-}
-
-// call has RelStorage do something, and reads its answer into result.
-func (r *relstorage) call(result any, args ...any) {
-	r.t.Helper()
-	line, err := json.Marshal(args)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := r.stdin.Write(append(line, '\n')); err != nil {
-		r.t.Fatal(err)
-	}
-	answer, err := r.lines.ReadBytes('\n')
-	if err != nil {
-		r.t.Fatalf("%s: %v", line, err)
-	}
-	if result != nil {
-		if err := json.Unmarshal(answer, result); err != nil {
-			r.t.Fatalf("%s answers %s", line, answer)
-		}
-	}
+	return relstorage{peers.StartDialogue(t, "testdata/peer.py", dsn, t.TempDir()), t}
 }
 
 // tid has RelStorage do something that commits.
-func (r *relstorage) tid(args ...any) zeolite.TID {
+func (r relstorage) tid(args ...any) zeolite.TID {
 	r.t.Helper()
 	var text string
-	r.call(&text, args...)
+	r.Call(&text, args...)
 	tid, err := zeolite.ParseTID(text)
 	if err != nil {
 		r.t.Fatalf("%v: %v", args, err)
@@ -151,10 +105,10 @@ func dump(t *testing.T, s *Storage) map[string]any {
 }
 
 // wantSame checks that both programs find the same in the database.
-func wantSame(t *testing.T, s *Storage, r *relstorage) {
+func wantSame(t *testing.T, s *Storage, r relstorage) {
 	t.Helper()
 	var theirs map[string]any
-	r.call(&theirs, "dump")
+	r.Call(&theirs, "dump")
 	ours := dump(t, s)
 	for key := range ours {
 		if !reflect.DeepEqual(ours[key], theirs[key]) {
@@ -259,10 +213,10 @@ func TestWeOpenRelStorages(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := func(tx zeolite.Txn) error { return tx.Store(t.Context(), 0, serial, rev.Data) }
-	r.call(nil, "begin", "key", "theirs")
+	r.Call(nil, "begin", "key", "theirs")
 	serial = put(t, s, again)
 	var outcome string
-	if r.call(&outcome, "finish"); outcome != "conflict" {
+	if r.Call(&outcome, "finish"); outcome != "conflict" {
 		t.Errorf("RelStorage committed over us: %s", outcome)
 	}
 	theirs := r.tid("set", "key", "theirs")
@@ -289,7 +243,7 @@ func TestWeOpenRelStorages(t *testing.T) {
 	}
 
 	// Both pack, and find the same after it.
-	r.call(nil, "pack")
+	r.Call(nil, "pack")
 	wantSame(t, s, r)
 	r.tid("set", "key", "after the pack")
 	if err := s.CatchUp(t.Context()); err != nil {
@@ -300,10 +254,10 @@ func TestWeOpenRelStorages(t *testing.T) {
 	}
 	wantSame(t, s, r)
 	r.tid("set", "key", "after our pack")
-	r.call(nil, "pack")
+	r.Call(nil, "pack")
 	wantSame(t, s, r)
 	var n int
-	if r.call(&n, "read_blob", "blob2"); n != 12 {
+	if r.Call(&n, "read_blob", "blob2"); n != 12 {
 		t.Errorf("a blob has %d bytes", n)
 	}
 }

@@ -4,17 +4,13 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/zeolite-go/zeolite"
-	"github.com/zeolite-go/zeolite/server"
 	"github.com/zeolite-go/zeolite/server/postgres"
 	"github.com/zeolite-go/zeolite/tests/peers"
 	"github.com/zeolite-go/zeolite/tests/pgtest"
@@ -36,33 +32,6 @@ func opened(t *testing.T, opts postgres.Options) *postgres.Storage {
 		}
 	})
 	return s
-}
-
-// served serves a storage as "1" until the test ends, and returns the server
-// and its address.
-func served(t *testing.T, storage zeolite.Storage) (*server.Server, string) {
-	t.Helper()
-	srv := server.New(server.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err := srv.AddStorage("1", storage); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
-		if err := <-done; !errors.Is(err, server.ErrServerClosed) {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	return srv, l.Addr().String()
 }
 
 // connected returns a connection to a database, beside all servers.

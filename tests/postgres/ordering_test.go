@@ -15,6 +15,7 @@ import (
 	"github.com/zeolite-go/zeolite/server/postgres"
 	"github.com/zeolite-go/zeolite/tests/ordering"
 	"github.com/zeolite-go/zeolite/tests/pgtest"
+	"github.com/zeolite-go/zeolite/tests/serving"
 )
 
 // TestOrderingOverTwoServers runs the checker of the ordering rules with clients
@@ -45,7 +46,7 @@ func runOrdering(t *testing.T, seed uint64, harm bool) {
 	one, two := opened(t, opts), opened(t, opts)
 	run := ordering.Options{Seed: seed, Harm: harm, Steps: 240}
 	for _, s := range []*postgres.Storage{one, two} {
-		_, addr := served(t, s)
+		_, addr := serving.Start(t, s)
 		run.Servers = append(run.Servers, addr)
 	}
 	var killer sync.WaitGroup

@@ -1,12 +1,8 @@
 package postgres
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -17,64 +13,17 @@ import (
 	"github.com/zeolite-go/zeolite/server/postgres"
 	"github.com/zeolite-go/zeolite/tests/peers"
 	"github.com/zeolite-go/zeolite/tests/pgtest"
+	"github.com/zeolite-go/zeolite/tests/serving"
 )
 
-// pythonClient is a Python process with a connection to one server. It is used
-// by one goroutine.
-type pythonClient struct {
-	t     *testing.T
-	stdin io.WriteCloser
-	lines *bufio.Reader
-}
-
-func startPython(t *testing.T, addr string) *pythonClient {
+// startPython starts a Python process with a connection to one server.
+func startPython(t *testing.T, addr string) *peers.Dialogue {
 	t.Helper()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(peers.Python(t), "testdata/client.py", host, port, t.TempDir())
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil || t.Failed() {
-			t.Errorf("Python: %v\n%s", err, stderr.String())
-		}
-	})
-	return &pythonClient{t, stdin, bufio.NewReader(stdout)}
-}
-
-// call has the client do something, and reads its answer into result.
-func (c *pythonClient) call(result any, args ...any) {
-	c.t.Helper()
-	line, err := json.Marshal(args)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if _, err := c.stdin.Write(append(line, '\n')); err != nil {
-		c.t.Fatal(err)
-	}
-	answer, err := c.lines.ReadBytes('\n')
-	if err != nil {
-		c.t.Fatalf("%s: %v", line, err)
-	}
-	if result != nil {
-		if err := json.Unmarshal(answer, result); err != nil {
-			c.t.Fatalf("%s answers %s", line, answer)
-		}
-	}
+	return peers.StartDialogue(t, "testdata/client.py", host, port, t.TempDir())
 }
 
 // deaf is a storage that hears of what others commit only when a vote of its own
@@ -112,34 +61,34 @@ func (d *deaf) votes() int64 {
 // vote finds the conflict in the database, and Python resolves it.
 func TestConflictWithAnotherServer(t *testing.T) {
 	dsn := pgtest.Database(t)
-	_, one := served(t, opened(t, postgres.Options{DSN: dsn}))
+	_, one := serving.Start(t, opened(t, postgres.Options{DSN: dsn}))
 	d := &deaf{Storage: opened(t, postgres.Options{DSN: dsn})}
-	late, two := served(t, d)
+	late, two := serving.Start(t, d)
 	names := []string{"a", "b", "c"}
 	first := startPython(t, one)
-	first.call(nil, "fill", names) // the first one also makes the root
+	first.Call(nil, "fill", names) // the first one also makes the root
 	second := startPython(t, two)
 	var known, last string
-	first.call(&last, "sync")
-	eventually(t, "the second knows", func() bool { second.call(&known, "sync"); return known == last })
+	first.Call(&last, "sync")
+	eventually(t, "the second knows", func() bool { second.Call(&known, "sync"); return known == last })
 	var totals []int
-	second.call(&totals, "load", names)
+	second.Call(&totals, "load", names)
 	d.mu.Lock()
 	d.deaf = true
 	d.mu.Unlock()
 
-	outcome := func(c *pythonClient) (s string) {
+	outcome := func(c *peers.Dialogue) (s string) {
 		t.Helper()
-		c.call(&s, "commit")
+		c.Call(&s, "commit")
 		return s
 	}
-	first.call(nil, "add", "a", 1, "first")
-	first.call(nil, "add", "c", 100, "first")
+	first.Call(nil, "add", "a", 1, "first")
+	first.Call(nil, "add", "c", 100, "first")
 	if s := outcome(first); s != "ok" {
 		t.Fatal(s)
 	}
 	for _, name := range names {
-		second.call(nil, "add", name, 10, "second")
+		second.Call(nil, "add", name, 10, "second")
 	}
 	if s := outcome(second); s != "ok" {
 		t.Errorf("the client could not resolve the conflict: %s", s)
@@ -147,24 +96,24 @@ func TestConflictWithAnotherServer(t *testing.T) {
 	if n := late.Stats().Storages[0].Conflicts; n != 1 {
 		t.Errorf("%d votes met a conflict, want 1", n)
 	}
-	for _, c := range []*pythonClient{first, second} {
+	for _, c := range []*peers.Dialogue{first, second} {
 		var ok bool
-		if c.call(&ok, "wait", "c", 110); !ok {
+		if c.Call(&ok, "wait", "c", 110); !ok {
 			t.Error("the other's commit never came")
 		}
-		if c.call(&totals, "load", names); !slices.Equal(totals, []int{11, 10, 110}) {
+		if c.Call(&totals, "load", names); !slices.Equal(totals, []int{11, 10, 110}) {
 			t.Errorf("totals are %v", totals)
 		}
 		var log []string
-		if c.call(&log, "logs", "a"); !slices.Equal(log, []string{"first", "second"}) {
+		if c.Call(&log, "logs", "a"); !slices.Equal(log, []string{"first", "second"}) {
 			t.Errorf("the log is %v", log)
 		}
 	}
 	// What cannot be resolved is a conflict for Python, too.
-	first.call(nil, "sync")
-	second.call(nil, "sync")
-	first.call(nil, "put", "key", 1)
-	second.call(nil, "put", "key", 2)
+	first.Call(nil, "sync")
+	second.Call(nil, "sync")
+	first.Call(nil, "put", "key", 1)
+	second.Call(nil, "put", "key", 2)
 	if s := outcome(first); s != "ok" {
 		t.Fatal(s)
 	}
@@ -178,13 +127,13 @@ func TestConflictWithAnotherServer(t *testing.T) {
 func TestManyConflicts(t *testing.T) {
 	dsn := pgtest.Database(t)
 	const each = 40
-	var clients []*pythonClient
+	var clients []*peers.Dialogue
 	for range 2 {
-		_, addr := served(t, opened(t, postgres.Options{DSN: dsn}))
+		_, addr := serving.Start(t, opened(t, postgres.Options{DSN: dsn}))
 		for range 2 {
 			clients = append(clients, startPython(t, addr))
 			if len(clients) == 1 {
-				clients[0].call(nil, "fill", []string{"a"})
+				clients[0].Call(nil, "fill", []string{"a"})
 			}
 		}
 	}
@@ -192,33 +141,33 @@ func TestManyConflicts(t *testing.T) {
 		var ok bool
 		eventually(t, "all know the object", func() bool {
 			var last, known string
-			clients[0].call(&last, "sync")
-			c.call(&known, "sync")
+			clients[0].Call(&last, "sync")
+			c.Call(&known, "sync")
 			return last == known
 		})
-		if c.call(&ok, "wait", "a", 0); !ok {
+		if c.Call(&ok, "wait", "a", 0); !ok {
 			t.Fatal("there is no object")
 		}
 	}
 	var wg sync.WaitGroup
 	again := make([]int, len(clients))
 	for i, c := range clients {
-		wg.Go(func() { c.call(&again[i], "many", "a", each, fmt.Sprint(i)) })
+		wg.Go(func() { c.Call(&again[i], "many", "a", each, fmt.Sprint(i)) })
 	}
 	wg.Wait()
 	t.Logf("%d commits each; had to start over: %v", each, again)
 	for _, c := range clients {
 		var ok bool
-		if c.call(&ok, "wait", "a", each*len(clients)); !ok {
+		if c.Call(&ok, "wait", "a", each*len(clients)); !ok {
 			t.Error("the total is wrong")
 		}
 		var n int
-		if c.call(&n, "length"); n != each*len(clients) {
+		if c.Call(&n, "length"); n != each*len(clients) {
 			t.Errorf("the length is %d", n)
 		}
 	}
 	var log []string
-	clients[0].call(&log, "logs", "a")
+	clients[0].Call(&log, "logs", "a")
 	slices.Sort(log)
 	if n := len(slices.Compact(log)); n != each*len(clients) {
 		t.Errorf("the log has %d entries, %d of them different", len(log), n)

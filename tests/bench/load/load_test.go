@@ -1,15 +1,13 @@
 package load
 
 import (
-	"context"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/zeolite-go/zeolite/server"
 	"github.com/zeolite-go/zeolite/server/filestorage"
+	"github.com/zeolite-go/zeolite/tests/serving"
 )
 
 // serve runs a server for a test.
@@ -20,28 +18,13 @@ func serve(t *testing.T) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := server.New(server.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err := srv.AddStorage("1", storage); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-		<-served
 		if err := storage.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return Target{Address: l.Addr().String()}
+	_, addr := serving.Start(t, storage)
+	return Target{Address: addr}
 }
 
 // short is how long the first try lasts; on a busy machine longer ones follow.
