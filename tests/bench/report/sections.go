@@ -71,7 +71,7 @@ func (w *writer) disorder(scenario string) {
 	}
 	for _, contender := range order {
 		if n := counts[contender]; n > 0 {
-			w.printf("%s sent %s invalidations after ones, or after ends of the client's own commits, with larger tids; a client's\nview would go back in time.\n\n", label(contender), thousands(int64(n)))
+			w.printf("%s sent %s invalidations after ones, or after ends of the client's own commits, with larger tids; a client's\nview could go back in time.\n\n", label(contender), thousands(int64(n)))
 		}
 	}
 }
