@@ -140,3 +140,14 @@ func (p pattern) digest() [sha256.Size]byte {
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
+
+// loads asks the server how many loads it has answered, for whomever.
+func (c *wireClient) loads() int64 {
+	c.t.Helper()
+	status, err := c.server.ServerStatus(context.Background())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n, _ := status.(*zrpc.Dict).Get("loads")
+	return n.(int64)
+}
