@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -193,6 +194,10 @@ func TestCrash(t *testing.T) {
 		}
 		for oid := range blobs {
 			serials[oid] = tid
+		}
+		// Saves run beside commits, but not so late that there is only one.
+		for i%8 == 7 && s.indexSave.running.Load() {
+			runtime.Gosched()
 		}
 	}
 	if n := w.fs.saves(); n < 2 {
