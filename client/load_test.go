@@ -13,14 +13,8 @@ import (
 )
 
 // loading counts the goroutines that are within Storage.load and wait.
-func loading() (n int) {
-	for _, g := range goroutines() {
-		state, stack, _ := strings.Cut(g, "\n")
-		if strings.Contains(state, "[select") && strings.Contains(stack, "client.(*Storage).load(") {
-			n++
-		}
-	}
-	return n
+func loading() int {
+	return inSelect(func(stack string) bool { return strings.Contains(stack, "client.(*Storage).load(") })
 }
 
 // A load under way is shared by all who want the same, also without a cache;

@@ -207,10 +207,17 @@ func TestTurns(t *testing.T) {
 }
 
 // queued counts the goroutines that wait in the queue of transactions.
-func queued() (n int) {
+func queued() int {
+	return inSelect(func(stack string) bool {
+		return strings.HasPrefix(stack, "golang.org/x/sync/semaphore.(*Weighted).Acquire")
+	})
+}
+
+// inSelect counts the goroutines that wait in a select, at a place that matches.
+func inSelect(match func(stack string) bool) (n int) {
 	for _, g := range goroutines() {
 		state, stack, _ := strings.Cut(g, "\n")
-		if strings.Contains(state, "[select") && strings.HasPrefix(stack, "golang.org/x/sync/semaphore.(*Weighted).Acquire") {
+		if strings.Contains(state, "[select") && match(stack) {
 			n++
 		}
 	}
