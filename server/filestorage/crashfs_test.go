@@ -127,6 +127,25 @@ func (c *crashFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 	return cf, err
 }
 
+func (c *crashFS) CreateLog(name string, perm fs.FileMode) (File, error) {
+	f, err := c.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
+	if err != nil {
+		return nil, err
+	}
+	return crashLog{f}, nil
+}
+
+// crashLog is a file in which each write is durable when it returns.
+type crashLog struct{ File }
+
+func (f crashLog) WriteAt(b []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(b, off)
+	if err == nil {
+		err = f.Sync()
+	}
+	return n, err
+}
+
 func (c *crashFS) Rename(from, to string) error {
 	return c.do(fsOp{kind: "rename", name: c.rel(from), to: c.rel(to)}, func() error { return os.Rename(from, to) })
 }

@@ -175,6 +175,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 		return err
 	}
 	s.publishGroup(g, ready, end)
+	s.data.note()
 	return nil
 }
 

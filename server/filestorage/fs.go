@@ -13,6 +13,10 @@ import (
 type FileSystem interface {
 	// OpenFile opens a file as os.OpenFile does.
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
+	// CreateLog makes a file, in the place of one that there may be, in which
+	// each WriteAt is durable when it returns. Offsets, lengths and addresses
+	// of what is written are multiples of 4096.
+	CreateLog(name string, perm fs.FileMode) (File, error)
 	// Rename, Link, Remove and Mkdir are those of package os.
 	Rename(oldname, newname string) error
 	Link(oldname, newname string) error
@@ -54,6 +58,15 @@ func (OSFileSystem) OpenFile(name string, flag int, perm fs.FileMode) (File, err
 		return nil, err
 	}
 	return osFile{f}, nil
+}
+
+// CreateLog implements FileSystem.
+func (OSFileSystem) CreateLog(name string, perm fs.FileMode) (File, error) {
+	f, err := createLog(name, perm)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // Rename implements FileSystem.

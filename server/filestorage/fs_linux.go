@@ -2,6 +2,7 @@ package filestorage
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -28,6 +29,43 @@ func datasync(f *os.File) error {
 			return os.NewSyscallError("fdatasync", err)
 		}
 	}
+}
+
+// createLog makes a file that is written past the page cache, where the file
+// system can do that, and without a call to sync.
+func createLog(name string, perm fs.FileMode) (File, error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_TRUNC | syscall.O_DSYNC
+	f, err := os.OpenFile(name, flags|syscall.O_DIRECT, perm)
+	if errors.Is(err, syscall.EINVAL) {
+		f, err = os.OpenFile(name, flags, perm)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &logFile{osFile{f}}, nil
+}
+
+// logFile is a file of createLog.
+type logFile struct{ osFile }
+
+func (f *logFile) WriteAt(b []byte, off int64) (int, error) {
+	n, err := f.osFile.WriteAt(b, off)
+	if n == 0 && errors.Is(err, syscall.EINVAL) {
+		// Some file systems take O_DIRECT, but then do not write so.
+		if err := f.clearDirect(); err != nil {
+			return 0, err
+		}
+		return f.osFile.WriteAt(b, off)
+	}
+	return n, err
+}
+
+func (f *logFile) clearDirect() error {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags&^unix.O_DIRECT)
+	}
+	return os.NewSyscallError("fcntl", err)
 }
 
 func allocate(f *os.File, off, n int64) error {

@@ -4,6 +4,7 @@ package filestorage
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 )
 
@@ -16,3 +17,23 @@ func checkFreeSpace(*os.File, int64) error { return errors.ErrUnsupported }
 // ignoreUnsupportedSync passes over all errors: not every system can sync a
 // directory, and there is no common way to tell.
 func ignoreUnsupportedSync(error) error { return nil }
+
+// createLog makes a file that is synced after each write.
+func createLog(name string, perm fs.FileMode) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &logFile{osFile{f}}, nil
+}
+
+// logFile is a file of createLog.
+type logFile struct{ osFile }
+
+func (f *logFile) WriteAt(b []byte, off int64) (int, error) {
+	n, err := f.osFile.WriteAt(b, off)
+	if err == nil {
+		err = f.Sync()
+	}
+	return n, err
+}

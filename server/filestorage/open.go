@@ -41,6 +41,7 @@ func OpenContext(ctx context.Context, path string, opts Options) (*Storage, erro
 	}
 	s := &Storage{path: path, opts: opts, fs: opts.FileSystem, log: opts.Logger}
 	s.committer.init()
+	s.data.init(s)
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	if err := s.open(ctx); err != nil {
 		s.stop()
@@ -102,7 +103,7 @@ func (s *Storage) removeLeftovers() error {
 	_, err := os.Stat(s.path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if s.opts.Create {
-		remove = append(remove, "", ".index", ".oid")
+		remove = append(remove, "", ".index", ".oid", ".wal")
 	} else if missing && exists(s.path+".old") && exists(s.path+".pack") {
 		// Python renames one to .old and the other in its place; between
 		// the two, a crash leaves neither.
@@ -183,6 +184,15 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 			return err
 		}
 	}
+	replayed := func() error { return nil }
+	if !s.opts.ReadOnly {
+		if replayed, err = s.replayLog(file); err != nil {
+			return err
+		}
+		if size, err = file.Size(); err != nil {
+			return &zeolite.StorageError{Message: "cannot open the database", Err: err}
+		}
+	}
 	sc, saved, err := s.buildIndex(ctx, file, size)
 	if err != nil {
 		return err
@@ -218,6 +228,9 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 		s.oids.load(s.path, next)
 	}
 	s.gen.Store(g)
+	if err := replayed(); err != nil {
+		return err
+	}
 	s.indexSave.savedAt.Store(saved)
 	s.warnAboutClock()
 	if !s.opts.ReadOnly {
@@ -228,6 +241,10 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 	}
 	if !s.opts.ReadOnly && sc.pos-saved > s.opts.IndexSaveBytes {
 		s.saveIndex(g)
+	}
+	if !s.opts.ReadOnly && !s.opts.WithoutLog {
+		s.wal = &wal{fs: s.fs, path: s.walPath(), data: &s.data}
+		s.data.start()
 	}
 	return nil
 }

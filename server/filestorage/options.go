@@ -3,6 +3,7 @@ package filestorage
 import (
 	"io"
 	"log/slog"
+	"time"
 )
 
 // Options say how Open opens a storage. The zero value opens an existing or
@@ -41,6 +42,14 @@ type Options struct {
 	// written anew; 0 means 64 MiB.
 	IndexSaveBytes int64
 
+	// WithoutLog makes commits sync Data.fs itself, twice each, instead of the
+	// write-ahead log beside it: slower, but after a power failure Data.fs is
+	// whole without this package.
+	WithoutLog bool
+	// SyncInterval is how long what was committed may be durable in the log
+	// alone before Data.fs is synced, too; 0 means a second.
+	SyncInterval time.Duration
+
 	// ScanProgress, if not nil, is told now and then how many bytes of the
 	// file have been scanned while it is opened.
 	ScanProgress func(done, total int64)
@@ -54,6 +63,7 @@ type Options struct {
 const (
 	defaultSpillBytes     = 8 << 20
 	defaultIndexSaveBytes = 64 << 20
+	defaultSyncInterval   = time.Second
 )
 
 func (o Options) withDefaults() Options {
@@ -62,6 +72,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.IndexSaveBytes <= 0 {
 		o.IndexSaveBytes = defaultIndexSaveBytes
+	}
+	if o.SyncInterval <= 0 {
+		o.SyncInterval = defaultSyncInterval
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -272,4 +271,4 @@ func (p *packer) markPacked() error {
 	return nil
 }
 
-func (p *packer) dir() string { return filepath.Dir(p.s.path) }
+func (p *packer) dir() string { return p.s.dir() }

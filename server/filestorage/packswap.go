@@ -88,6 +88,15 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 	if err := s.fs.Remove(s.path + ".index"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return back(err)
 	}
+	// So is the log, after a crash.
+	if s.wal != nil {
+		if err := s.data.now(); err != nil {
+			return back(err)
+		}
+		if err := s.wal.void(); err != nil {
+			return back(err)
+		}
+	}
 	if err := s.fs.Remove(s.path + ".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return back(err)
 	}
@@ -108,6 +117,7 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 	packed.end.Store(end)
 	packed.bound.Store(end)
 	s.gen.Store(packed)
+	s.data.set(end)
 	g.release() // the storage's own hold on it
 	s.indexSave.savedAt.Store(0)
 	if err := s.fs.SyncDir(p.dir()); err != nil {

@@ -54,7 +54,11 @@ func (s *Storage) saveIndex(g *generation) {
 	if s.gen.Load() != g {
 		return
 	}
+	// The index must not be on disk before what it knows.
 	end := g.end.Load()
+	if s.data.now() != nil {
+		return
+	}
 	size, err := saveIndexFile(s.fs, s.path+".index", g.entriesAt(end), end)
 	if err != nil {
 		s.log.Error("cannot save the index; the next start will take longer", "path", s.path+".index", "error", err)

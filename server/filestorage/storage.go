@@ -28,7 +28,9 @@ type Storage struct {
 	oids      oidAllocator
 	committer committer
 	groupBuf  []byte // for whoever holds the commit lock
-	packGate  gate   // transactions that refer to file positions are inside
+	wal       *wal   // nil without a log; for whoever holds the commit lock
+	data      dataSync
+	packGate  gate // transactions that refer to file positions are inside
 	packing   atomic.Bool
 
 	indexSave indexSaver
@@ -101,7 +103,8 @@ func (s *Storage) Info() zeolite.Info {
 func (s *Storage) LastTID() zeolite.TID { return s.gen.Load().lastTID() }
 
 // Close implements zeolite.Storage. It waits for commits and packs that are
-// under way, saves the index, and removes the guard.
+// under way, saves the index, and removes the guard
+// and the log.
 func (s *Storage) Close() error {
 	s.life.Lock()
 	first := s.closed.CompareAndSwap(false, true)
@@ -111,6 +114,7 @@ func (s *Storage) Close() error {
 	}
 	s.stop()
 	s.background.Wait()
+	s.data.following.Wait()
 	s.committer.lock <- struct{}{} // never given back
 	s.committer.close()
 	g := s.gen.Load()
@@ -120,6 +124,9 @@ func (s *Storage) Close() error {
 			err = g.file.Truncate(g.end.Load())
 			if err == nil {
 				err = g.file.Sync()
+			}
+			if err == nil && s.wal != nil {
+				err = s.wal.remove()
 			}
 			s.oids.save(s.fs, s.path)
 			s.saveIndex(g)
@@ -149,10 +156,13 @@ func (s *Storage) startBackground() bool {
 	return true
 }
 
+// dir is the directory of Data.fs.
+func (s *Storage) dir() string { return filepath.Dir(s.path) }
+
 // spillDir is where transactions too large for memory go.
 func (s *Storage) spillDir() string {
 	if s.opts.TempDir != "" {
 		return s.opts.TempDir
 	}
-	return filepath.Dir(s.path)
+	return s.dir()
 }

@@ -1,0 +1,264 @@
+package filestorage
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// walChain is what a log adds to Data.fs: its newest entries, as far back as
+// each continues the one before. What came earlier is in Data.fs, durably.
+type walChain []walRecord
+
+type walRecord struct {
+	walEntry
+	transactions []byte
+}
+
+// readWAL reads the log path. It fails with fs.ErrNotExist if there is none.
+func readWAL(path string) (walChain, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > 2*walSizeMax {
+		return nil, fmt.Errorf("%s is too large for a write-ahead log", path)
+	}
+	b := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("cannot read the write-ahead log: %w", err)
+	}
+	return parseWAL(b), nil
+}
+
+// parseWAL returns what is in a log. A log without its first block has not been
+// used: that is written before anything else.
+func parseWAL(b []byte) walChain {
+	epoch, ok := parseWALHeader(b)
+	if !ok {
+		return nil
+	}
+	var all walChain
+	for b = b[walBlock:]; len(b) >= walBlock; {
+		e, transactions, ok := parseWALEntry(b)
+		if !ok || e.epoch != epoch {
+			b = b[walBlock:]
+			continue
+		}
+		all = append(all, walRecord{e, transactions})
+		b = b[min(walBlocks(e.length), int64(len(b))):]
+	}
+	slices.SortFunc(all, func(a, b walRecord) int { return cmp.Compare(a.seq, b.seq) })
+	first := max(0, len(all)-1)
+	for first > 0 && all[first-1].seq+1 == all[first].seq && all[first-1].next() == all[first].pos && all[first-1].length > 0 {
+		first--
+	}
+	if all = all[first:]; len(all) == 1 && all[0].length == 0 {
+		return nil
+	}
+	return all
+}
+
+// errForeignWAL says that Data.fs is not the file that a log was written for, or
+// that something has written to it since.
+var errForeignWAL = errors.New("the write-ahead log does not fit Data.fs")
+
+// missing returns the number of bytes that Data.fs does not have as the log says.
+// They may be past its end or zero there, or still the guard that was there
+// before, since any part of a write may be lost; but nothing else, or the log is
+// not for this file.
+func (c walChain) missing(file io.ReaderAt) (n int64, err error) {
+	if err := c.checkStart(file); err != nil {
+		return 0, err
+	}
+	var buf []byte
+	for _, r := range c {
+		buf = slices.Grow(buf[:0], int(r.length))[:r.length]
+		have, err := file.ReadAt(buf, r.pos)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, readError(r.pos, err)
+		}
+		if bytes.Equal(buf[:have], r.transactions) {
+			continue
+		}
+		clear(buf[have:])
+		guard := appendGuard(nil, r.last)
+		for i, want := range r.transactions {
+			switch {
+			case i < have && buf[i] == want:
+				continue
+			case buf[i] != 0 && (i >= len(guard) || buf[i] != guard[i]):
+				return 0, errForeignWAL
+			}
+			n++
+		}
+	}
+	return n, nil
+}
+
+// checkStart makes sure that Data.fs has the transaction after which the log
+// begins.
+func (c walChain) checkStart(file io.ReaderAt) error {
+	first := c[0]
+	if first.pos == magicLen && first.last == 0 {
+		return nil
+	}
+	w := &window{file: file, buf: make([]byte, 0, 4096)}
+	h, err := w.before(first.pos)
+	if err != nil || h.tid != first.last || h.next() != first.pos {
+		return errForeignWAL
+	}
+	return nil
+}
+
+// write writes all of it to Data.fs, also what seems to be there: that may be so
+// in memory only, if a sync has failed. The guard behind it may be as incomplete
+// as the rest was, and goes.
+func (c walChain) write(file File) error {
+	for _, r := range c {
+		if _, err := file.WriteAt(r.transactions, r.pos); err != nil {
+			return err
+		}
+	}
+	end := c[len(c)-1].next()
+	b := make([]byte, guardLen)
+	n, err := file.ReadAt(b, end)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	tids := c.tids()
+	guard := appendGuard(nil, tids[len(tids)-1])
+	for i, have := range b[:n] {
+		if have != 0 && have != guard[i] {
+			return nil // another transaction
+		}
+	}
+	size, err := file.Size()
+	if err != nil || size > end+guardLen {
+		return err
+	}
+	return file.Truncate(end)
+}
+
+// tids returns the TIDs of the transactions.
+func (c walChain) tids() (tids []zeolite.TID) {
+	for _, r := range c {
+		for b := r.transactions; len(b) >= txnHdrLen; {
+			h := parseTxnHeader(b, 0)
+			tids = append(tids, h.tid)
+			if h.length < txnHdrLen || h.next() > int64(len(b)) {
+				break
+			}
+			b = b[h.next():]
+		}
+	}
+	return tids
+}
+
+// forgetPresent removes from tids those of transactions that Data.fs has.
+func (g *generation) forgetPresent(tids map[zeolite.TID]bool) error {
+	if len(tids) == 0 {
+		return nil
+	}
+	end := g.end.Load()
+	pos, err := g.findTxn(context.Background(), slices.Min(slices.Collect(maps.Keys(tids))), end)
+	for w := newWindow(g.file); err == nil && pos < end && len(tids) > 0; {
+		var h txnHeader
+		if h, err = w.txn(pos, end); err == nil {
+			delete(tids, h.tid)
+			pos = h.next()
+		}
+	}
+	return err
+}
+
+func (s *Storage) walPath() string { return s.path + ".wal" }
+
+// replayLog brings into Data.fs what a log has that an earlier process left. The
+// caller syncs Data.fs and then calls the returned function.
+func (s *Storage) replayLog(file File) (done func() error, err error) {
+	done = func() error { return nil }
+	chain, err := readWAL(s.walPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return done, nil
+	}
+	if err != nil {
+		return nil, &zeolite.StorageError{Message: "the write-ahead log cannot be read", Err: err}
+	}
+	if len(chain) == 0 {
+		return s.removeLog, nil
+	}
+	n, err := chain.missing(file)
+	switch {
+	case errors.Is(err, errForeignWAL):
+		return func() error { return s.setLogAside(chain) }, nil
+	case err != nil:
+		return nil, err
+	}
+	if err := chain.write(file); err != nil {
+		return nil, &zeolite.StorageError{Message: "cannot write what is in the write-ahead log to Data.fs", Err: err}
+	}
+	if n > 0 {
+		s.log.Warn("Data.fs lacked transactions that were committed; they were in the write-ahead log", "path", s.path, "bytes", n)
+	}
+	return s.removeLog, nil
+}
+
+func (s *Storage) removeLog() error {
+	err := s.fs.Remove(s.walPath())
+	if err == nil {
+		err = s.fs.SyncDir(s.dir())
+	}
+	if err != nil {
+		return &zeolite.StorageError{Message: "cannot remove the write-ahead log", Err: err}
+	}
+	return nil
+}
+
+// setLogAside sees to a log that is not for Data.fs as it is. If that has all its
+// transactions nothing is lost: somebody packed it. Otherwise the log is kept.
+func (s *Storage) setLogAside(chain walChain) error {
+	lost := make(map[zeolite.TID]bool)
+	for _, tid := range chain.tids() {
+		lost[tid] = true
+	}
+	wanted := len(lost)
+	if g := s.gen.Load(); g != nil {
+		if err := g.forgetPresent(lost); err != nil {
+			return err
+		}
+	}
+	if len(lost) == 0 {
+		return s.removeLog()
+	}
+	for n := 0; ; n++ {
+		name := fmt.Sprintf("%s%d", s.walPath(), n)
+		if exists(name) {
+			continue
+		}
+		err := s.fs.Rename(s.walPath(), name)
+		if err == nil {
+			err = s.fs.SyncDir(s.dir())
+		}
+		if err != nil {
+			return &zeolite.StorageError{Message: "cannot rename the write-ahead log", Err: err}
+		}
+		s.log.Error("the write-ahead log does not fit Data.fs, which something else has written to since; its transactions are NOT in the database",
+			"path", s.path, "transactions", len(lost), "of", wanted, "kept in", name)
+		return nil
+	}
+}

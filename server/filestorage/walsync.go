@@ -1,0 +1,106 @@
+package filestorage
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// dataSync knows how much of Data.fs is durable, where commits are only known
+// to be so in the write-ahead log, and sees to it that the rest follows. Its
+// methods may be called by several goroutines at once.
+type dataSync struct {
+	s       *Storage
+	running sync.Mutex   // one sync at a time
+	synced  atomic.Int64 // Data.fs is durable up to here; changes under running
+
+	following sync.WaitGroup
+	wake      chan struct{} // there is more
+	urgent    chan struct{} // somebody will need it soon
+}
+
+func (d *dataSync) init(s *Storage) {
+	d.s, d.wake, d.urgent = s, make(chan struct{}, 1), make(chan struct{}, 1)
+}
+
+// reached says whether Data.fs is durable up to end.
+func (d *dataSync) reached(end int64) bool { return d.synced.Load() >= end }
+
+// set says that Data.fs, which may be another file than before, is durable up
+// to end. The caller holds the commit lock.
+func (d *dataSync) set(end int64) {
+	d.running.Lock()
+	d.synced.Store(end)
+	d.running.Unlock()
+}
+
+// note says that more has been written.
+func (d *dataSync) note() { signal(d.wake) }
+
+// hurry makes the next sync begin at once.
+func (d *dataSync) hurry() {
+	signal(d.urgent)
+	signal(d.wake)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// start begins to follow the commits, until the storage is stopped.
+func (d *dataSync) start() { d.following.Go(d.follow) }
+
+// follow brings Data.fs to the disk behind the commits: every so often while there are any, or when somebody is in a hurry.
+func (d *dataSync) follow() {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-d.wake:
+		case <-d.s.stopped.Done():
+			return
+		}
+		pause.Reset(d.s.opts.SyncInterval)
+		select {
+		case <-pause.C:
+		case <-d.urgent:
+		case <-d.s.stopped.Done():
+			return
+		}
+		if d.now() != nil {
+			return // nothing will be committed any more
+		}
+	}
+}
+
+// now makes Data.fs durable up to its current end. If that fails, nobody can
+// say what is on the disk; but the log has it, so it is enough to open the
+// storage again.
+func (d *dataSync) now() error {
+	d.running.Lock()
+	defer d.running.Unlock()
+	g, err := d.s.acquire()
+	if err != nil {
+		return err
+	}
+	defer g.release()
+	end := g.end.Load()
+	if d.reached(end) {
+		return nil
+	}
+	err = g.file.Sync()
+	if d.s.gen.Load() != g {
+		return nil // packing has synced the file that counts now
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot sync Data.fs: %w", err)
+		d.s.fail(err)
+		return err
+	}
+	d.synced.Store(end)
+	return nil
+}
