@@ -54,6 +54,7 @@ type serveFlags struct {
 	postgres             postgresFlags
 	pidFile              string
 	msgpack, readOnly    bool
+	noWAL                bool
 	timeout              float64
 	verbose              bool
 	limits               server.Limits
@@ -75,6 +76,7 @@ func serve(args []string) error {
 	fs.StringVar(&f.pidFile, "pid-file", "", "write the process id to `FILE`")
 	fs.BoolVar(&f.msgpack, "msgpack", os.Getenv("ZEO_MSGPACK") != "", "offer clients the msgpack encoding rather than pickle")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
+	fs.BoolVar(&f.noWAL, "no-wal", false, "commit with two syncs of Data.fs instead of a write-ahead log beside it: slower, but after a power failure programs other than zeolite can be the first to open the file")
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
 	limitFlags(&fs.FlagSet, &f.limits)
@@ -207,7 +209,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	srv := server.New(opt)
 	storages := map[string]zeolite.Storage{}
 	for _, s := range cfg.Storages {
-		storage, err := openStorage(ctx, s.Spec, cfg.ZEO.ReadOnly, log)
+		storage, err := openStorage(ctx, s.Spec, howToOpen{readOnly: cfg.ZEO.ReadOnly, noWAL: f.noWAL}, log)
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			log.Info("stopped before it was ready", "storage", s.Name)
 			return nil

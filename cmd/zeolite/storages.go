@@ -13,10 +13,14 @@ import (
 	"github.com/zeolite-go/zeolite/server/memory"
 )
 
+// howToOpen is what the command line says about all storages.
+type howToOpen struct{ readOnly, noWAL bool }
+
 // openStorage opens what a section of the configuration describes: the one
 // place that knows all back ends. ctx can end it; what has been opened does not
 // depend on it.
-func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
+	readOnly := how.readOnly
 	switch spec := spec.(type) {
 	case *config.FileStorage:
 		return filestorage.OpenContext(ctx, spec.Path, filestorage.Options{
@@ -26,6 +30,7 @@ func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog
 			Quota:         spec.Quota,
 			PackWithoutGC: !spec.PackGC,
 			PackRemoveOld: !spec.PackKeepOld,
+			WithoutLog:    how.noWAL,
 			Logger:        log,
 		})
 	case *config.MappingStorage:
@@ -33,9 +38,9 @@ func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog
 	case *config.ClientStorage:
 		return openClientStorage(spec, readOnly, log)
 	case *config.BlobStorage:
-		return openBlobStorage(ctx, spec, readOnly, log)
+		return openBlobStorage(ctx, spec, how, log)
 	case *config.DemoStorage:
-		return openDemoStorage(ctx, spec, readOnly, log)
+		return openDemoStorage(ctx, spec, how, log)
 	case *postgresSpec:
 		return openPostgres(ctx, spec, readOnly, log)
 	}
@@ -44,7 +49,7 @@ func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog
 
 // openBlobStorage adds blobs to the storage inside the section. Back ends keep
 // blobs themselves, so it only tells them where.
-func openBlobStorage(ctx context.Context, spec *config.BlobStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openBlobStorage(ctx context.Context, spec *config.BlobStorage, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
 	switch base := spec.Base.Spec.(type) {
 	case *config.FileStorage:
 		if base.BlobDir != "" {
@@ -52,7 +57,7 @@ func openBlobStorage(ctx context.Context, spec *config.BlobStorage, readOnly boo
 		}
 		withBlobs := *base
 		withBlobs.BlobDir = spec.BlobDir
-		return openStorage(ctx, &withBlobs, readOnly, log)
+		return openStorage(ctx, &withBlobs, how, log)
 	case *config.MappingStorage:
 		return memory.New(memory.Options{Name: base.StorageName, BlobDir: spec.BlobDir}), nil
 	}
@@ -61,12 +66,12 @@ func openBlobStorage(ctx context.Context, spec *config.BlobStorage, readOnly boo
 
 // openDemoStorage opens both parts, and closes them again if they do not go
 // together. What is missing is in memory.
-func openDemoStorage(ctx context.Context, spec *config.DemoStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openDemoStorage(ctx context.Context, spec *config.DemoStorage, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
 	part := func(st *config.Storage, name string) (zeolite.Storage, error) {
 		if st == nil {
 			return memory.New(memory.Options{Name: name}), nil
 		}
-		s, err := openStorage(ctx, st.Spec, readOnly, log)
+		s, err := openStorage(ctx, st.Spec, how, log)
 		if err != nil {
 			return nil, fmt.Errorf("%s of <demostorage>: %w", name, err)
 		}

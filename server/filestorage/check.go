@@ -179,6 +179,10 @@ func (c *checker) run(path string) error {
 		return &zeolite.StorageError{Message: path + " is not a file"}
 	}
 	c.size = st.Size()
+	logged, err := readWAL(c.path + ".wal")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	c.w, c.far = newWindow(c.file), &window{file: c.file, buf: make([]byte, 0, 4096)}
 	if err := c.magic(); err != nil {
 		return err
@@ -188,6 +192,9 @@ func (c *checker) run(path string) error {
 	}
 	c.report.Bytes, c.report.LastTID = c.end, c.last
 	c.compareSavedIndex(c.end, true)
+	if err := c.pendingLog(logged); err != nil {
+		return err
+	}
 	if err := c.contents(); err != nil {
 		return err
 	}
@@ -195,6 +202,31 @@ func (c *checker) run(path string) error {
 		return nil
 	}
 	return c.blobFiles()
+}
+
+// pendingLog compares Data.fs with what the write-ahead log had when the check
+// began.
+func (c *checker) pendingLog(logged walChain) error {
+	if len(logged) == 0 {
+		return nil
+	}
+	n, err := logged.missing(c.file)
+	if err == nil && n == 0 || inUse(c.path) {
+		return nil
+	}
+	switch {
+	case errors.Is(err, errForeignWAL):
+		c.found(Finding{Severity: Warning, File: c.path + ".wal", Pos: -1,
+			What:   "a server did not end properly, and its write-ahead log does not fit Data.fs: something else has written to that since, or packed it",
+			Advice: "Opening the file for writing says whether it lacks transactions, and keeps the log as Data.fs.walN if so."})
+	case err != nil:
+		return err
+	default:
+		c.found(Finding{Severity: Damage, File: c.path + ".wal", Pos: -1,
+			What:   fmt.Sprintf("the write-ahead log has %d bytes of transactions that Data.fs lacks: a power failure came before they were there", n),
+			Advice: "Nothing that was committed is lost. Open the file for writing with zeolite, before any other program does: that brings them in."})
+	}
+	return nil
 }
 
 // magic checks how the file begins.

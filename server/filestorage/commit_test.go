@@ -102,7 +102,7 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d transactions were published, in order: %v", len(order), slices.IsSorted(order))
 	}
 	syncs := 0
-	for _, op := range w.fs.ops {
+	for _, op := range w.fs.changes() {
 		if op.kind == "sync" {
 			syncs++
 		}

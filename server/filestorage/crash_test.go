@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -155,15 +156,15 @@ func newCrashDB(t *testing.T, opts Options) (*Storage, *witness) {
 // crashes checks a few of the things that may be left, for each point.
 func (w *witness) crashes(t *testing.T, step, tries int, blobs bool) {
 	t.Helper()
-	for n := 0; n <= len(w.fs.ops); n += step {
+	for n := 0; n <= w.fs.count(); n += step {
 		for try := range tries {
 			rnd := rand.New(rand.NewPCG(uint64(n), uint64(try)))
 			files := w.fs.crash(n, rnd)
 			t.Run(fmt.Sprintf("%d.%d", n, try), func(t *testing.T) {
 				w.check(t, n, files, blobs)
 				if t.Failed() {
-					for i := max(0, n-12); i < n; i++ {
-						t.Logf("change %d: %v", i, w.fs.ops[i])
+					for i, op := range w.fs.changes()[max(0, n-12):n] {
+						t.Logf("change %d: %v", max(0, n-12)+i, op)
 					}
 				}
 			})
@@ -172,7 +173,14 @@ func (w *witness) crashes(t *testing.T, step, tries int, blobs bool) {
 }
 
 func TestCrash(t *testing.T) {
-	s, w := newCrashDB(t, Options{BlobDir: "blobs", SpillBytes: 4000, IndexSaveBytes: 500})
+	t.Run("with log", func(t *testing.T) { testCrash(t, Options{}, 3) })
+	t.Run("synced often", func(t *testing.T) { testCrash(t, Options{SyncInterval: time.Nanosecond}, 1) })
+	t.Run("without log", func(t *testing.T) { testCrash(t, Options{WithoutLog: true}, 1) })
+}
+
+func testCrash(t *testing.T, opts Options, tries int) {
+	opts.BlobDir, opts.SpillBytes, opts.IndexSaveBytes = "blobs", 4000, 500
+	s, w := newCrashDB(t, opts)
 	defer s.Close()
 	serials := map[zeolite.OID]zeolite.TID{}
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -203,7 +211,7 @@ func TestCrash(t *testing.T) {
 	if n := w.fs.saves(); n < 2 {
 		t.Errorf("the index was saved %d times", n)
 	}
-	w.crashes(t, 1, 3, true)
+	w.crashes(t, 1, tries, true)
 }
 
 // Many commit at once, so that there are groups.
@@ -262,8 +270,8 @@ func TestWriteErrors(t *testing.T) {
 				if _, err = w.commit(s, map[zeolite.OID]string{1: "third"}, map[zeolite.OID]string{2: "blob three"}, serials); err != nil {
 					t.Fatalf("%d. %s: the transaction after: %v", nth, kind, err)
 				}
-				files := w.fs.crash(len(w.fs.ops), rand.New(rand.NewPCG(1, 1)))
-				w.check(t, len(w.fs.ops), files, true)
+				n := w.fs.count()
+				w.check(t, n, w.fs.crash(n, rand.New(rand.NewPCG(1, 1))), true)
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -94,6 +94,13 @@ func (c *crashFS) count() int {
 	return len(c.ops)
 }
 
+// changes are those of now.
+func (c *crashFS) changes() []fsOp {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ops[:len(c.ops):len(c.ops)]
+}
+
 func (c *crashFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	rel := c.rel(name)
 	_, err := os.Lstat(name)

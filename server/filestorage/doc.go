@@ -39,8 +39,14 @@
 //
 // A transaction gathers its records in the form they will have in the file
 // (stage.go, txn.go). Vote reserves disk space (space.go). Finish queues up:
-// whoever comes first commits for all who wait (finish.go), with two syncs for
-// the whole group (commit.go).
+// whoever comes first commits for all who wait (finish.go, commit.go).
+//
+// A small group is durable by one write to a log beside Data.fs (wal.go) before
+// it is written to Data.fs, which is synced a second later at most
+// (walsync.go). Data.fs.wal is there from the first commit until the storage is
+// closed. If it is there at the start, Data.fs gets from it what a power failure
+// has kept from it (walreplay.go). A large group takes two syncs of Data.fs
+// instead.
 //
 // While a storage is open for writing, its file ends in a guard: an empty
 // transaction marked as not committed, which every reader of the format, also

@@ -141,6 +141,9 @@ func (s *Storage) openFile() (File, error) {
 		file.Close()
 	}
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = s.abandonLog()
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		file, err = s.createFile()
 	}
 	if err != nil {
@@ -185,7 +188,9 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 		}
 	}
 	replayed := func() error { return nil }
-	if !s.opts.ReadOnly {
+	if s.opts.ReadOnly {
+		s.warnAboutLog(file)
+	} else {
 		if replayed, err = s.replayLog(file); err != nil {
 			return err
 		}
@@ -243,7 +248,7 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 		s.saveIndex(g)
 	}
 	if !s.opts.ReadOnly && !s.opts.WithoutLog {
-		s.wal = &wal{fs: s.fs, path: s.walPath(), data: &s.data}
+		s.wal = newWAL(s)
 		s.data.start()
 	}
 	return nil

@@ -206,7 +206,7 @@ func TestCrashInPack(t *testing.T) {
 		for _, tid := range tids(t, s) {
 			kept[tid] = w.txns[tid]
 		}
-		for n := start; n <= len(w.fs.ops); n++ {
+		for n := start; n <= w.fs.count(); n++ {
 			for try := range 3 {
 				files := w.fs.crash(n, rand.New(rand.NewPCG(uint64(n), uint64(try))))
 				t.Run(fmt.Sprintf("%v.%d.%d", removeOld, n, try), func(t *testing.T) {

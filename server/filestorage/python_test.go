@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -332,10 +333,16 @@ func randomHistory(db *testDB, rnd *rand.Rand, n int) {
 	}
 }
 
-// After a crash, Python finds the same last transaction as we do.
+// After a crash, Python finds the same last transaction as we do: if there is a
+// log, after we have opened the file.
 func TestPythonAfterCrash(t *testing.T) {
+	t.Run("without log", func(t *testing.T) { testPythonAfterCrash(t, Options{WithoutLog: true}) })
+	t.Run("with log", func(t *testing.T) { testPythonAfterCrash(t, Options{SyncInterval: time.Millisecond}) })
+}
+
+func testPythonAfterCrash(t *testing.T, opts Options) {
 	p := newInspector(t)
-	s, w := newCrashDB(t, Options{})
+	s, w := newCrashDB(t, opts)
 	defer s.Close()
 	serials := map[zeolite.OID]zeolite.TID{}
 	for i := range 12 {
@@ -346,13 +353,18 @@ func TestPythonAfterCrash(t *testing.T) {
 		}
 		serials[zeolite.OID(i%3)] = tid
 	}
-	for n := 0; n <= len(w.fs.ops); n += 2 {
+	for n := 0; n <= w.fs.count(); n += 2 {
 		for try := range 2 {
 			files := w.fs.crash(n, rand.New(rand.NewPCG(uint64(n), uint64(try))))
 			if files["Data.fs"] == nil {
 				continue
 			}
 			t.Run(fmt.Sprintf("%d.%d", n, try), func(t *testing.T) {
+				if !opts.WithoutLog {
+					db := openImage(t, files, Options{})
+					db.close()
+					files = db.image()
+				}
 				agree(t, p, files)
 			})
 		}

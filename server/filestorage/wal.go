@@ -23,6 +23,9 @@ type wal struct {
 	fs   FileSystem
 	path string
 	data *dataSync
+	// segmentSize is that of the first segments, sizeMax the most that the log
+	// grows to.
+	segmentSize, sizeMax int64
 
 	file     File // nil while there is none
 	epoch    uint64
@@ -40,6 +43,10 @@ type walSegment struct {
 	// end is the position in Data.fs up to which its entries reach: when
 	// Data.fs is durable up to there, they are of no use.
 	end int64
+}
+
+func newWAL(s *Storage) *wal {
+	return &wal{fs: s.fs, path: s.walPath(), data: &s.data, segmentSize: walSegmentMin, sizeMax: walSizeMax}
 }
 
 const (
@@ -131,7 +138,7 @@ func (w *wal) open() error {
 	putWALHeader(header, w.epoch)
 	_, err = w.file.WriteAt(header, 0)
 	for i := 0; i < 2 && err == nil; i++ {
-		err = w.grow(i, walSegmentMin)
+		err = w.grow(i, w.segmentSize)
 	}
 	if err == nil {
 		err = w.fs.SyncDir(filepath.Dir(w.path))
@@ -168,7 +175,7 @@ func (w *wal) grow(i int, size int64) error {
 func (w *wal) nextSegment() error {
 	next := (w.current + 1) % len(w.segments)
 	if !w.data.reached(w.segments[next].end) {
-		if w.size < walSizeMax && w.grow(w.current+1, min(w.size, walSegmentMax)) == nil {
+		if w.size < w.sizeMax && w.grow(w.current+1, min(w.size, walSegmentMax)) == nil {
 			next = w.current + 1
 		} else if err := w.data.now(); err != nil {
 			return err

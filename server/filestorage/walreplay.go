@@ -12,6 +12,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/gofrs/flock"
+
 	"github.com/zeolite-go/zeolite"
 )
 
@@ -218,6 +220,43 @@ func (s *Storage) replayLog(file File) (done func() error, err error) {
 	return s.removeLog, nil
 }
 
+// abandonLog sees to a log without a Data.fs.
+func (s *Storage) abandonLog() error {
+	chain, err := readWAL(s.walPath())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case len(chain) == 0:
+		return s.removeLog()
+	}
+	return s.setLogAside(chain)
+}
+
+// warnAboutLog says so if Data.fs lacks what is in the log.
+func (s *Storage) warnAboutLog(file io.ReaderAt) {
+	chain, err := readWAL(s.walPath())
+	if err != nil || len(chain) == 0 {
+		return
+	}
+	if n, err := chain.missing(file); (err != nil || n > 0) && !inUse(s.path) {
+		s.log.Warn("Data.fs may lack transactions that were committed before a power failure; open it for writing once to bring them in from the write-ahead log",
+			"path", s.path, "bytes", n)
+	}
+}
+
+// inUse says whether a process has the database open for writing: what is in its
+// log and not yet in Data.fs is on its way there.
+func inUse(path string) bool {
+	lock := flock.New(path+".lock", flock.SetFlag(os.O_RDONLY))
+	free, err := lock.TryRLock()
+	if free {
+		lock.Unlock()
+	}
+	return err == nil && !free
+}
+
 func (s *Storage) removeLog() error {
 	err := s.fs.Remove(s.walPath())
 	if err == nil {
@@ -257,7 +296,7 @@ func (s *Storage) setLogAside(chain walChain) error {
 		if err != nil {
 			return &zeolite.StorageError{Message: "cannot rename the write-ahead log", Err: err}
 		}
-		s.log.Error("the write-ahead log does not fit Data.fs, which something else has written to since; its transactions are NOT in the database",
+		s.log.Error("the write-ahead log of a server that did not end properly does not fit Data.fs; since then something else has written to it, or packed it, and some transactions of the log are NOT there",
 			"path", s.path, "transactions", len(lost), "of", wanted, "kept in", name)
 		return nil
 	}
