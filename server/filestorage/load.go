@@ -134,21 +134,21 @@ func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (zeolite.TID,
 	return h.tid, nil
 }
 
-// currentHeader is the header of the newest record of an object; known is
-// false if it has none.
-func (s *Storage) currentHeader(oid zeolite.OID) (h recHeader, known bool, err error) {
+// currentHeader is the header of the newest record of an object, at position 0 if
+// it has none, and the generation that was asked.
+func (s *Storage) currentHeader(oid zeolite.OID) (h recHeader, in *generation, err error) {
 	g, err := s.acquire()
 	if err != nil {
-		return h, false, err
+		return h, nil, err
 	}
 	defer g.release()
 	pos, ok := g.index.get(oid)
 	if !ok {
-		return h, false, nil
+		return h, g, nil
 	}
 	var buf [recHdrLen + backLen]byte
 	h, _, err = g.readHeader(oid, pos, buf[:])
-	return h, true, err
+	return h, g, err
 }
 
 // NextRecord implements zeolite.Storage.

@@ -28,8 +28,8 @@ func Open(path string, opts Options) (*Storage, error) {
 }
 
 // OpenContext is Open that can be cancelled while it scans the file: it then
-// fails with the error of ctx, and nothing has changed on disk. ctx does not
-// matter any more when it returns.
+// fails with the error of ctx, and nothing has changed on disk, but for what a
+// write-ahead log had for Data.fs. ctx does not matter any more when it returns.
 func OpenContext(ctx context.Context, path string, opts Options) (*Storage, error) {
 	opts = opts.withDefaults()
 	if opts.ReadOnly && opts.Create {

@@ -130,6 +130,8 @@ func (s *Storage) Close() error {
 			}
 			s.oids.save(s.fs, s.path)
 			s.saveIndex(g)
+		} else if s.wal != nil {
+			s.wal.close() // it is needed when the storage is opened again
 		}
 	}
 	g.release()

@@ -62,6 +62,9 @@ type stagedRecord struct {
 	// checked; commit makes sure that it still is.
 	seen    zeolite.TID
 	checked bool
+	// seenPos is the position of that record, in the file seenIn.
+	seenPos int64
+	seenIn  *generation
 	blob    *upload
 	// ownBlob says that the transaction made the upload itself, to undo.
 	ownBlob bool
@@ -137,14 +140,14 @@ func (t *Txn) store(oid zeolite.OID, serial zeolite.TID, data []byte, u *upload)
 	if err := checkOID(oid); err != nil {
 		return err
 	}
-	h, known, err := t.s.currentHeader(oid)
+	h, in, err := t.s.currentHeader(oid)
 	if err != nil {
 		return err
 	}
-	if known && h.tid != serial {
+	if h.pos != 0 && h.tid != serial {
 		return &zeolite.ConflictError{OID: oid, Committed: h.tid, Seen: serial}
 	}
-	return t.stageRecord(stagedRecord{oid: oid, dataLen: int64(len(data)), seen: h.tid, checked: true, blob: u}, data)
+	return t.stageRecord(stagedRecord{oid: oid, dataLen: int64(len(data)), seen: h.tid, checked: true, seenPos: h.pos, seenIn: in, blob: u}, data)
 }
 
 // Delete implements zeolite.Txn.
@@ -152,11 +155,11 @@ func (t *Txn) Delete(ctx context.Context, oid zeolite.OID, serial zeolite.TID) e
 	if err := t.enter(ctx, "Delete", txnOpen); err != nil {
 		return err
 	}
-	h, known, err := t.s.currentHeader(oid)
+	h, in, err := t.s.currentHeader(oid)
 	if err != nil {
 		return err
 	}
-	if !known {
+	if h.pos == 0 {
 		return &zeolite.NotFoundError{OID: oid}
 	}
 	if h.tid != serial {
@@ -165,7 +168,7 @@ func (t *Txn) Delete(ctx context.Context, oid zeolite.OID, serial zeolite.TID) e
 	if h.gone() {
 		return &zeolite.NotFoundError{OID: oid}
 	}
-	return t.stageRecord(stagedRecord{oid: oid, seen: h.tid, checked: true}, nil)
+	return t.stageRecord(stagedRecord{oid: oid, seen: h.tid, checked: true, seenPos: h.pos, seenIn: in}, nil)
 }
 
 // CheckCurrent implements zeolite.Txn.

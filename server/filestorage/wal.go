@@ -190,13 +190,22 @@ func (w *wal) nextSegment() error {
 	return nil
 }
 
-// remove removes the file. Data.fs must be durable as it is.
-func (w *wal) remove() error {
+// close leaves the file as it is.
+func (w *wal) close() error {
 	if w.file == nil {
 		return nil
 	}
 	err := w.file.Close()
 	w.file, w.segments = nil, nil
+	return err
+}
+
+// remove removes the file. Data.fs must be durable as it is.
+func (w *wal) remove() error {
+	if w.file == nil {
+		return nil
+	}
+	err := w.close()
 	if e := w.fs.Remove(w.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
