@@ -2,6 +2,7 @@ package filestorage
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,25 +48,33 @@ func loadIndexFile(name string) (*index, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	l := &indexLoader{file: f, size: st.Size(), x: newIndex()}
+	l := &indexLoader{file: f, size: st.Size(), minMapped: minMapped, x: newIndex()}
 	pos, err := l.load()
+	if err == nil && len(l.buckets) > 0 {
+		var data []byte
+		var unmap func([]byte)
+		if data, unmap, err = mapFile(f, l.size); err == nil {
+			l.x.mapped = newMappedIndex(data, l.buckets, unmap)
+		}
+	}
 	return l.x, pos, err
 }
 
 // indexLoader makes an index of an index file. It is used by one goroutine.
 type indexLoader struct {
-	file *os.File
-	size int64
-	x    *index
+	file      io.ReaderAt
+	size      int64
+	minMapped int
+	x         *index
 
-	next    uint64 // the least prefix that may follow
-	buckets []mappedBucket
+	next    uint64         // the least prefix that may follow
+	buckets []mappedBucket // that stay in the file
 }
 
 func (l *indexLoader) load() (pos int64, err error) {
 	file := &cursor{file: l.file, size: l.size}
 	// A small buffer: what follows a prefix is mostly passed over.
-	p := &pickleReader{r: bufio.NewReaderSize(file, 4<<10), file: file, leave: minMapped}
+	p := &pickleReader{r: bufio.NewReaderSize(file, 4<<10), file: file, leave: l.minMapped}
 	first, err := p.load()
 	if err != nil {
 		return 0, err
@@ -82,15 +91,8 @@ func (l *indexLoader) load() (pos int64, err error) {
 	default:
 		return 0, errIndexFile
 	}
-	if err != nil || len(l.buckets) == 0 {
-		return pos, err
-	}
-	if err := l.checkOrder(); err != nil {
-		return 0, err
-	}
-	data, unmap, err := mapFile(l.file, l.size)
 	if err == nil {
-		l.x.mapped = newMappedIndex(data, l.buckets, unmap)
+		err = l.checkOrder()
 	}
 	return pos, err
 }
@@ -195,9 +197,13 @@ func (l *indexLoader) checkOrder() error {
 // before.
 func inOrder(b []byte) bool {
 	const (
-		four  = 4 * fileSuffixLen
-		plus4 = 0x0004_0004_0004_0004
+		four         = 4 * fileSuffixLen
+		plus4        = 0x0004_0004_0004_0004
+		fullSuffixes = fileSuffixLen << (8 * fileSuffixLen)
 	)
+	if len(b) == fullSuffixes {
+		return bytes.Equal(b, allSuffixes()) // several times as fast
+	}
 	last := -1
 	var expected uint64
 	for ; len(b) >= four; b = b[four:] {
@@ -225,6 +231,15 @@ func inOrder(b []byte) bool {
 	}
 	return true
 }
+
+// allSuffixes are those of a full bucket, in order.
+var allSuffixes = sync.OnceValue(func() []byte {
+	b := make([]byte, 0, fileSuffixLen<<(8*fileSuffixLen))
+	for i := range 1 << (8 * fileSuffixLen) {
+		b = binary.BigEndian.AppendUint16(b, uint16(i))
+	}
+	return b
+})
 
 // addBucket adds the objects of a bucket of the file: the buckets of the index
 // that lie in it, one after the other.

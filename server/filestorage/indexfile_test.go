@@ -118,6 +118,9 @@ func TestIndexSavedMeanwhile(t *testing.T) {
 	db := newDB(t, Options{IndexSaveBytes: 2000})
 	serial := zeolite.ZeroTID
 	for i := range 200 {
+		if i == 100 {
+			db.reopen() // and now some of the index is in the file
+		}
 		serial = db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
 			if err := tx.Store(ctx, 5, serial, make([]byte, 100)); err != nil {
 				return err
@@ -156,4 +159,10 @@ func adds(entries iter.Seq2[zeolite.OID, int64]) func(*indexWriter) error {
 		}
 		return nil
 	}
+}
+
+// writes writes an index as it is.
+func writes(x *index) func(*indexWriter) error {
+	g := &generation{index: x}
+	return func(w *indexWriter) error { return g.writeIndex(w, filePositionMax+1) }
 }
