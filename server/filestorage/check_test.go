@@ -400,7 +400,7 @@ func TestCheckSaysWhat(t *testing.T) {
 	// An index that is for another file, and one that is none.
 	x := newIndex()
 	x.set(1, 4711)
-	_, err = saveIndexFile(OSFileSystem{}, db.path+".index", x.all(), end)
+	_, err = saveIndexFile(OSFileSystem{}, db.path+".index", end, adds(x.all()))
 	db.must(err)
 	r = check(t, db.path, "")
 	wantFinding(t, r, Damage, "does not have the object")

@@ -26,13 +26,20 @@
 //
 // An object costs 8 to 10 bytes in the index if oids are close to each other, as
 // they are when they are handed out one after the other, and about 100 if no
-// other oid is near it (the 4096 neighbours share a bucket). Packing needs two
-// such indexes more; nothing else grows with the number of objects.
+// other oid is near it (the 4096 neighbours share a bucket). What comes from a
+// saved index stays in its file, which is mapped into memory (mapped.go): it
+// counts as memory of the process when it has been looked up, until the kernel
+// takes it back, and on disk until the storage is closed or packed, although
+// another file has taken its name. Of objects that were changed there is a copy,
+// with their neighbours, so that an object may cost 16 bytes. Packing needs two
+// indexes more; nothing else grows with the number of objects.
 //
 // # Opening
 //
 // If the saved index is good, only what was committed after it is scanned;
-// else the whole file is, at the speed of the disk. A long scan tells the log
+// else the whole file is, at the speed of the disk. Good is an index that is whole
+// and in order, and has the last records of the transactions it is for; where it
+// says that an object is, is compared when the object is loaded. A long scan tells the log
 // how far it is, and can be cancelled (OpenContext).
 //
 // # Committing

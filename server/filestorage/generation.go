@@ -77,6 +77,9 @@ var guessPool = sync.Pool{New: func() any { return new([readGuess]byte) }}
 // readHeader reads and checks the header of a record of oid. Whatever came
 // with it stays in buf, n bytes.
 func (g *generation) readHeader(oid zeolite.OID, pos int64, buf []byte) (h recHeader, n int, err error) {
+	if pos == unreadable {
+		return recHeader{}, 0, errUnreadable
+	}
 	n, err = g.file.ReadAt(buf, pos)
 	if n < recHdrLen || n < recHdrLen+backLen && len(buf) >= recHdrLen+backLen {
 		if err == nil || errors.Is(err, io.EOF) {

@@ -16,6 +16,9 @@ import (
 
 var ctx = context.Background()
 
+// Small databases, too, look up their objects in the index file.
+func init() { minMapped = 2 * fileEntryLen }
+
 // testDB is a database in a directory of its own. It is used by the goroutine
 // of its test.
 type testDB struct {

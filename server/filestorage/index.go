@@ -25,7 +25,11 @@ const (
 // of entries without any pointers. Oids are handed out one after the other, so
 // buckets fill up densely and cost little more than 8 bytes an object; an
 // object far from all others costs its bucket, about 80 bytes.
+//
+// What was read from an index file stays as it is there (mapped.go) until it is
+// to change: then its bucket is copied to the others.
 type index struct {
+	mapped *mappedIndex // set before others use the index
 	shards [indexShards]indexShard
 
 	// order knows the buckets in oid order, for iteration. Prefixes arrive
@@ -39,7 +43,7 @@ type index struct {
 type indexShard struct {
 	sync.RWMutex
 	buckets map[uint64][]uint64
-	count   int
+	count   int      // of objects that are not in mapped, or were not
 	_       [64]byte // keeps neighbours' locks off this cache line
 }
 
@@ -63,9 +67,13 @@ func find(bucket []uint64, suffix uint64) (int, bool) {
 	return i, i < len(bucket) && bucket[i]>>(64-suffixBits) == suffix
 }
 
-// get returns the position of the newest record of oid.
+// get returns the position of the newest record of oid; or unreadable, if what
+// is in an index file cannot be read any more.
 func (x *index) get(oid zeolite.OID) (pos int64, ok bool) {
 	prefix, suffix := uint64(oid)>>suffixBits, uint64(oid)&suffixMask
+	if b := x.mapped.bucket(prefix); b.has(prefix) {
+		return x.mapped.get(b, int(uint16(oid)))
+	}
 	sh := x.shard(prefix)
 	sh.RLock()
 	bucket := sh.buckets[prefix]
@@ -85,11 +93,11 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 	entry := suffix<<(64-suffixBits) | uint64(pos)
 	sh := x.shard(prefix)
 	sh.Lock()
-	bucket, known := sh.buckets[prefix]
+	defer sh.Unlock()
+	bucket, known := x.own(sh, prefix)
 	i, ok := find(bucket, suffix)
 	if ok {
 		bucket[i] = entry
-		sh.Unlock()
 		return
 	}
 	if len(bucket) == cap(bucket) {
@@ -101,14 +109,37 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 	bucket = bucket[:len(bucket)+1]
 	copy(bucket[i+1:], bucket[i:])
 	bucket[i] = entry
-	sh.buckets[prefix] = bucket
 	sh.count++
-	sh.Unlock()
-	if !known {
-		x.order.Lock()
-		x.order.fresh = append(x.order.fresh, prefix)
-		x.order.Unlock()
+	if known {
+		sh.buckets[prefix] = bucket
+	} else {
+		x.add(sh, prefix, bucket)
 	}
+}
+
+// own returns a bucket to write to, if there is one. The caller holds the lock of
+// its shard.
+func (x *index) own(sh *indexShard, prefix uint64) (bucket []uint64, known bool) {
+	if bucket, known = sh.buckets[prefix]; known {
+		return bucket, true
+	}
+	b := x.mapped.bucket(prefix)
+	if b == nil {
+		return nil, false
+	}
+	bucket = x.mapped.appendTo(nil, b, prefix)
+	x.add(sh, prefix, bucket)
+	// Who does not find it there any more must find it here.
+	b.setMoved(prefix)
+	return bucket, true
+}
+
+// add adds a new bucket. The caller holds the lock of its shard.
+func (x *index) add(sh *indexShard, prefix uint64, bucket []uint64) {
+	sh.buckets[prefix] = bucket
+	x.order.Lock()
+	x.order.fresh = append(x.order.fresh, prefix)
+	x.order.Unlock()
 }
 
 // mark sets a bit in the position of oid and returns what it was.
@@ -117,7 +148,7 @@ func (x *index) mark(oid zeolite.OID, bit int64) (pos int64, ok bool) {
 	sh := x.shard(prefix)
 	sh.Lock()
 	defer sh.Unlock()
-	bucket := sh.buckets[prefix]
+	bucket, _ := x.own(sh, prefix)
 	i, ok := find(bucket, suffix)
 	if !ok {
 		return 0, false
@@ -127,26 +158,16 @@ func (x *index) mark(oid zeolite.OID, bit int64) (pos int64, ok bool) {
 	return pos, true
 }
 
-// addBucket adds a whole bucket, in the order of its oids, unless something of it
-// is known already. The entries are copied.
-func (x *index) addBucket(prefix uint64, entries []uint64) bool {
+// addBucket adds a whole bucket, in the order of its oids, of which nothing is
+// known yet. The entries are copied.
+func (x *index) addBucket(prefix uint64, entries []uint64) {
+	bucket := make([]uint64, len(entries))
+	copy(bucket, entries)
 	sh := x.shard(prefix)
 	sh.Lock()
-	_, known := sh.buckets[prefix]
-	if !known {
-		bucket := make([]uint64, len(entries))
-		copy(bucket, entries)
-		sh.buckets[prefix] = bucket
-		sh.count += len(entries)
-	}
-	sh.Unlock()
-	if known {
-		return false
-	}
-	x.order.Lock()
-	x.order.fresh = append(x.order.fresh, prefix)
-	x.order.Unlock()
-	return true
+	defer sh.Unlock()
+	x.add(sh, prefix, bucket)
+	sh.count += len(entries)
 }
 
 // remove forgets oid, if it is known.
@@ -155,7 +176,7 @@ func (x *index) remove(oid zeolite.OID) {
 	sh := x.shard(prefix)
 	sh.Lock()
 	defer sh.Unlock()
-	bucket := sh.buckets[prefix]
+	bucket, _ := x.own(sh, prefix)
 	if i, ok := find(bucket, suffix); ok {
 		sh.buckets[prefix] = slices.Delete(bucket, i, i+1)
 		sh.count--
@@ -165,6 +186,9 @@ func (x *index) remove(oid zeolite.OID) {
 // len returns the number of objects.
 func (x *index) len() int {
 	n := 0
+	if x.mapped != nil {
+		n = x.mapped.objects
+	}
 	for i := range x.shards {
 		sh := &x.shards[i]
 		sh.RLock()
@@ -176,38 +200,50 @@ func (x *index) len() int {
 
 // next returns the smallest oid that is at least from.
 func (x *index) next(from zeolite.OID) (oid zeolite.OID, pos int64, ok bool) {
-	prefix, suffix := uint64(from)>>suffixBits, uint64(from)&suffixMask
-	for {
-		sh := x.shard(prefix)
-		sh.RLock()
-		bucket := sh.buckets[prefix]
-		if i, _ := find(bucket, suffix); i < len(bucket) {
-			entry := bucket[i]
-			sh.RUnlock()
-			return zeolite.OID(prefix<<suffixBits | entry>>(64-suffixBits)), int64(entry & positionMax), true
+	for prefix, suffix := uint64(from)>>suffixBits, uint64(from)&suffixMask; ; suffix = 0 {
+		if suffix, pos, ok = x.nextIn(prefix, suffix); ok {
+			return zeolite.OID(prefix<<suffixBits | suffix), pos, true
 		}
-		sh.RUnlock()
-		if prefix, ok = x.prefixAfter(prefix); !ok {
+		if prefix, ok = x.prefixFrom(prefix + 1); !ok {
 			return 0, 0, false
 		}
-		suffix = 0
 	}
+}
+
+// nextIn returns the first object of a bucket with at least that suffix.
+func (x *index) nextIn(prefix, suffix uint64) (found uint64, pos int64, ok bool) {
+	if b := x.mapped.bucket(prefix); b.has(prefix) {
+		i, pos, ok := x.mapped.next(b, partStart(prefix)|int(suffix))
+		return uint64(i) & suffixMask, pos, ok
+	}
+	sh := x.shard(prefix)
+	sh.RLock()
+	defer sh.RUnlock()
+	bucket := sh.buckets[prefix]
+	i, _ := find(bucket, suffix)
+	if i == len(bucket) {
+		return 0, 0, false
+	}
+	return bucket[i] >> (64 - suffixBits), int64(bucket[i] & positionMax), true
 }
 
 // max returns the largest oid.
 func (x *index) max() (zeolite.OID, bool) {
+	newest, ok := x.mapped.last()
 	for _, prefix := range slices.Backward(x.prefixes()) {
 		sh := x.shard(prefix)
 		sh.RLock()
 		bucket := sh.buckets[prefix]
-		if n := len(bucket); n > 0 {
-			entry := bucket[n-1]
-			sh.RUnlock()
-			return zeolite.OID(prefix<<suffixBits | entry>>(64-suffixBits)), true
+		n := len(bucket)
+		if n > 0 {
+			newest, ok = max(newest, prefix<<suffixBits|bucket[n-1]>>(64-suffixBits)), true
 		}
 		sh.RUnlock()
+		if n > 0 {
+			break
+		}
 	}
-	return 0, false
+	return zeolite.OID(newest), ok
 }
 
 // all yields every object with its position, in oid order. Objects that are
@@ -216,13 +252,10 @@ func (x *index) max() (zeolite.OID, bool) {
 func (x *index) all() iter.Seq2[zeolite.OID, int64] {
 	return func(yield func(zeolite.OID, int64) bool) {
 		var copied []uint64
-		for _, prefix := range x.prefixes() {
-			sh := x.shard(prefix)
-			sh.RLock()
-			copied = append(copied[:0], sh.buckets[prefix]...)
-			sh.RUnlock()
-			for _, entry := range copied {
-				if !yield(zeolite.OID(prefix<<suffixBits|entry>>(64-suffixBits)), int64(entry&positionMax)) {
+		for prefix, ok := x.prefixFrom(0); ok; prefix, ok = x.prefixFrom(prefix + 1) {
+			copied = x.appendTo(copied[:0], prefix)
+			for oid, pos := range entriesOf(prefix, copied) {
+				if !yield(oid, pos) {
 					return
 				}
 			}
@@ -230,16 +263,37 @@ func (x *index) all() iter.Seq2[zeolite.OID, int64] {
 	}
 }
 
-func (x *index) prefixAfter(prefix uint64) (uint64, bool) {
+// entriesOf yields the objects of a bucket.
+func entriesOf(prefix uint64, entries []uint64) iter.Seq2[zeolite.OID, int64] {
+	return func(yield func(zeolite.OID, int64) bool) {
+		for _, entry := range entries {
+			if !yield(zeolite.OID(prefix<<suffixBits|entry>>(64-suffixBits)), int64(entry&positionMax)) {
+				return
+			}
+		}
+	}
+}
+
+// appendTo appends the entries of a bucket.
+func (x *index) appendTo(entries []uint64, prefix uint64) []uint64 {
+	if b := x.mapped.bucket(prefix); b.has(prefix) {
+		return x.mapped.appendTo(entries, b, prefix)
+	}
+	sh := x.shard(prefix)
+	sh.RLock()
+	defer sh.RUnlock()
+	return append(entries, sh.buckets[prefix]...)
+}
+
+// prefixFrom returns the first bucket whose prefix is at least that.
+func (x *index) prefixFrom(prefix uint64) (found uint64, ok bool) {
+	// In this order: a bucket may be copied between the two.
+	found, ok = x.mapped.prefixFrom(prefix)
 	sorted := x.prefixes()
-	i, found := slices.BinarySearch(sorted, prefix)
-	if found {
-		i++
+	if i, _ := slices.BinarySearch(sorted, prefix); i < len(sorted) && !(ok && found < sorted[i]) {
+		found, ok = sorted[i], true
 	}
-	if i == len(sorted) {
-		return 0, false
-	}
-	return sorted[i], true
+	return found, ok
 }
 
 // prefixes returns the prefixes of all buckets in order. The slice is shared:

@@ -14,81 +14,174 @@ import (
 	"github.com/zeolite-go/zeolite"
 )
 
-// The index does what a map does, in order.
-func TestIndexIsAMap(t *testing.T) {
-	for seed := range uint64(20) {
-		rnd := rand.New(rand.NewPCG(seed, 1))
-		x, model := newIndex(), map[zeolite.OID]int64{}
-		limit := []uint64{100, 5000, 1 << 20, 1 << 62}[seed%4]
-		for range 5000 {
-			oid, pos := zeolite.OID(rnd.Uint64N(limit)), rnd.Int64N(positionMax)
-			x.set(oid, pos)
-			model[oid] = pos
-			if rnd.IntN(50) == 0 {
-				x.next(0) // sorts new buckets in
-			}
+// indexModel is what an index should have.
+type indexModel map[zeolite.OID]int64
+
+// compare compares all of it, and what is at random places.
+func (m indexModel) compare(t *testing.T, x *index, rnd *rand.Rand, limit uint64) {
+	t.Helper()
+	if x.len() != len(m) {
+		t.Fatalf("len is %d, want %d", x.len(), len(m))
+	}
+	oids := slices.Sorted(maps.Keys(m))
+	i := 0
+	for oid, pos := range x.all() {
+		if i == len(oids) || oid != oids[i] || pos != m[oid] {
+			t.Fatalf("all yields %v at %d in place %d", oid, pos, i)
 		}
-		if x.len() != len(model) {
-			t.Fatalf("seed %d: len is %d, want %d", seed, x.len(), len(model))
+		i++
+	}
+	if i != len(oids) {
+		t.Fatalf("all yields %d objects, want %d", i, len(oids))
+	}
+	for range 1000 {
+		from := zeolite.OID(rnd.Uint64N(limit))
+		if len(oids) > 0 && rnd.IntN(2) == 0 {
+			from = oids[rnd.IntN(len(oids))] + zeolite.OID(rnd.IntN(2))
 		}
-		oids := slices.Sorted(maps.Keys(model))
-		i := 0
-		for oid, pos := range x.all() {
-			if oid != oids[i] || pos != model[oid] {
-				t.Fatalf("seed %d: all yields %v at %d, want %v at %d", seed, oid, pos, oids[i], model[oids[i]])
-			}
-			i++
+		j, found := slices.BinarySearch(oids, from)
+		if pos, ok := x.get(from); ok != found || ok && pos != m[from] {
+			t.Fatalf("get(%v) is %d, %v", from, pos, ok)
 		}
-		for range 1000 {
-			from := zeolite.OID(rnd.Uint64N(limit))
-			j, found := slices.BinarySearch(oids, from)
-			if pos, ok := x.get(from); ok != found || ok && pos != model[from] {
-				t.Fatalf("seed %d: get(%v) is %d, %v", seed, from, pos, ok)
-			}
-			oid, pos, ok := x.next(from)
-			if ok != (j < len(oids)) || ok && (oid != oids[j] || pos != model[oid]) {
-				t.Fatalf("seed %d: next(%v) is %v, %d, %v", seed, from, oid, pos, ok)
-			}
-		}
-		if newest, _ := x.max(); newest != oids[len(oids)-1] {
-			t.Fatalf("seed %d: max is %v", seed, newest)
+		oid, pos, ok := x.next(from)
+		if ok != (j < len(oids)) || ok && (oid != oids[j] || pos != m[oid]) {
+			t.Fatalf("next(%v) is %v, %d, %v", from, oid, pos, ok)
 		}
 	}
-	if _, ok := newIndex().max(); ok {
-		t.Error("an empty index has a largest oid")
+	newest, ok := x.max()
+	if ok != (len(oids) > 0) || ok && newest != oids[len(oids)-1] {
+		t.Fatalf("max is %v, %v", newest, ok)
 	}
 }
 
-func TestIndexReadersAndWriter(t *testing.T) {
-	x := newIndex()
-	const n = 20000
-	var wg sync.WaitGroup
-	for range 3 {
-		wg.Go(func() {
-			for oid := zeolite.OID(0); oid < n; {
-				if pos, ok := x.get(oid); ok {
-					if pos != int64(oid)*10 {
-						t.Errorf("get(%v) is %d", oid, pos)
-						return
+// The index does what a map does, in order: also one that comes from a file, and
+// one that comes from the file that was made of that.
+func TestIndexIsAMap(t *testing.T) {
+	for seed := range uint64(10) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			x, model := newIndex(), indexModel{}
+			limit := []uint64{100, 5000, 1 << 17, 1 << 20, 1 << 62}[seed%5]
+			model.compare(t, x, rnd, limit)
+			for life := range 4 {
+				// Some lives change little, so that there is the old beside the new.
+				for range []int{5000, 3, 300, 2000}[life] {
+					oid, pos := zeolite.OID(rnd.Uint64N(limit)), rnd.Int64N(filePositionMax)
+					switch rnd.IntN(50) {
+					case 0:
+						x.next(0) // sorts new buckets in
+					case 1:
+						x.remove(oid)
+						delete(model, oid)
+						continue
+					case 2:
+						const bit = 1 << 40
+						was, ok := x.mark(oid, bit)
+						if want, known := model[oid]; was != want || ok != known {
+							t.Fatalf("mark(%v) is %d, %v", oid, was, ok)
+						} else if known {
+							model[oid] = want | bit
+						}
+						continue
 					}
-					oid++
-				} else {
-					runtime.Gosched()
+					x.set(oid, pos)
+					model[oid] = pos
 				}
-			}
-			last := zeolite.OID(0)
-			for oid := range x.all() {
-				if oid < last {
-					t.Errorf("%v after %v", oid, last)
-				}
-				last = oid
+				model.compare(t, x, rnd, limit)
+				x = savedAndLoaded(t, x)
+				model.compare(t, x, rnd, limit)
 			}
 		})
 	}
-	for oid := range zeolite.OID(n) {
-		x.set(oid, int64(oid)*10)
+}
+
+// Who reads while others write finds what was there, or what is; and what was
+// found once is not lost again.
+func TestIndexReadersAndWriter(t *testing.T) {
+	const n = 20000
+	for _, saved := range []int{0, 100, n / 2, n} {
+		t.Run(fmt.Sprint(saved), func(t *testing.T) {
+			x := newIndex()
+			for oid := range zeolite.OID(saved) {
+				x.set(oid, int64(oid)*10+4)
+			}
+			x = savedAndLoaded(t, x)
+			done := make(chan struct{})
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					for oid := zeolite.OID(0); oid < n; {
+						if pos, ok := x.get(oid); ok {
+							if pos != int64(oid)*10+4 && pos != int64(oid)*10+5 {
+								t.Errorf("get(%v) is %d", oid, pos)
+								return
+							}
+							oid++
+						} else {
+							if oid < zeolite.OID(saved) {
+								t.Errorf("%v is not found", oid)
+								return
+							}
+							runtime.Gosched()
+						}
+					}
+				})
+			}
+			wg.Go(func() {
+				for ended := false; !ended; {
+					select {
+					case <-done:
+						ended = true
+					default:
+					}
+					count, next := 0, zeolite.OID(0)
+					for oid := range x.all() {
+						// What is new may be missed.
+						if count++; oid < next || oid > next && next < zeolite.OID(saved) {
+							t.Errorf("%v after %d objects, want %v", oid, count-1, next)
+							return
+						}
+						next = oid + 1
+					}
+					if count < saved || ended && count != n {
+						t.Errorf("all yields %d objects", count)
+					}
+					if oid, _, ok := x.next(zeolite.OID(saved) / 2); saved > 0 && (!ok || oid != zeolite.OID(saved)/2) {
+						t.Errorf("next is %v, %v", oid, ok)
+					}
+					if newest, _ := x.max(); int(newest) < saved-1 {
+						t.Errorf("max is %v", newest)
+					}
+				}
+			})
+			// First what is new, then what was saved.
+			for oid := zeolite.OID(saved); oid < n; oid++ {
+				x.set(oid, int64(oid)*10+4)
+			}
+			for oid := range zeolite.OID(saved) {
+				x.set(oid, int64(oid)*10+5)
+				if pos, ok := x.get(oid); !ok || pos != int64(oid)*10+5 {
+					t.Fatalf("get(%v) is %d, %v", oid, pos, ok)
+				}
+			}
+			close(done)
+			wg.Wait()
+		})
 	}
-	wg.Wait()
+}
+
+// savedAndLoaded is what comes of an index when it was in a file.
+func savedAndLoaded(t testing.TB, x *index) *index {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "index")
+	if _, err := saveIndexFile(OSFileSystem{}, name, filePositionMax, writes(x)); err != nil {
+		t.Fatal(err)
+	}
+	x, _, err := loadIndexFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
 }
 
 // heapOf measures what build allocates and keeps.
@@ -133,17 +226,23 @@ func TestIndexMemory(t *testing.T) {
 }
 
 func BenchmarkIndexGet(b *testing.B) {
-	x := newIndex()
 	const n = 1 << 20
+	x := newIndex()
 	for oid := range zeolite.OID(n) {
 		x.set(oid, int64(oid))
 	}
-	b.RunParallel(func(pb *testing.PB) {
-		rnd := rand.New(rand.NewPCG(1, rand.Uint64()))
-		for pb.Next() {
-			x.get(zeolite.OID(rnd.Uint64N(n)))
+	get := func(x *index) func(b *testing.B) {
+		return func(b *testing.B) {
+			b.RunParallel(func(pb *testing.PB) {
+				rnd := rand.New(rand.NewPCG(1, rand.Uint64()))
+				for pb.Next() {
+					x.get(zeolite.OID(rnd.Uint64N(n)))
+				}
+			})
 		}
-	})
+	}
+	b.Run("saved", get(savedAndLoaded(b, x)))
+	b.Run("changed", get(x))
 }
 
 func BenchmarkIndexSet(b *testing.B) {
@@ -165,33 +264,71 @@ func sequence(n int) iter.Seq2[zeolite.OID, int64] {
 	}
 }
 
-// How long it takes to read a saved index, and how much memory an object needs
-// in what comes of it.
+// without yields the objects but for one in each n.
+func without(n zeolite.OID, objects iter.Seq2[zeolite.OID, int64]) iter.Seq2[zeolite.OID, int64] {
+	return func(yield func(zeolite.OID, int64) bool) {
+		for oid, pos := range objects {
+			if oid%n != n-1 && !yield(oid, pos) {
+				return
+			}
+		}
+	}
+}
+
+// How long it takes to read a saved index, of oids without gaps and with many, and
+// how much memory an object needs in what comes of it: what is mapped is not counted.
 func BenchmarkIndexLoad(b *testing.B) {
-	for _, n := range []int{1e6, 1e7} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		objects iter.Seq2[zeolite.OID, int64]
+	}{
+		{"1000000", sequence(1e6)},
+		{"10000000", sequence(1e7)},
+		{"gaps/9000000", without(10, sequence(1e7))},
+	} {
+		b.Run(c.name, func(b *testing.B) {
 			name := filepath.Join(b.TempDir(), "Data.fs.index")
-			if _, err := saveIndexFile(OSFileSystem{}, name, sequence(n), 1<<40); err != nil {
+			if _, err := saveIndexFile(OSFileSystem{}, name, 1<<40, adds(c.objects)); err != nil {
 				b.Fatal(err)
 			}
 			var perObject float64
+			var n int
 			for b.Loop() {
 				b.StopTimer()
 				x, heap := heapOf(func() *index {
 					b.StartTimer()
 					x, _, err := loadIndexFile(name)
 					b.StopTimer()
-					if err != nil || x.len() != n {
-						b.Fatal(x.len(), err)
+					if err != nil {
+						b.Fatal(err)
 					}
 					return x
 				})
+				n = x.len()
 				perObject = float64(heap) / float64(n)
 				runtime.KeepAlive(x)
 				b.StartTimer()
 			}
 			b.ReportMetric(perObject, "bytes/object")
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/object")
+		})
+	}
+}
+
+// Saving an index that has not changed, and one that has everywhere.
+func BenchmarkIndexSave(b *testing.B) {
+	x := newIndex()
+	for oid, pos := range sequence(1e6) {
+		x.set(oid, pos)
+	}
+	for name, x := range map[string]*index{"saved": savedAndLoaded(b, x), "changed": x} {
+		b.Run(name, func(b *testing.B) {
+			file := filepath.Join(b.TempDir(), "Data.fs.index")
+			for b.Loop() {
+				if _, err := saveIndexFile(OSFileSystem{}, file, 1<<40, writes(x)); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }

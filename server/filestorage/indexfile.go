@@ -2,11 +2,16 @@ package filestorage
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
+	"io"
 	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -20,39 +25,80 @@ const (
 	filePrefixLen   = 6
 	fileSuffixLen   = 2
 	filePositionLen = 6
+	fileEntryLen    = fileSuffixLen + filePositionLen
 	filePositionMax = 1<<48 - 1
 )
 
 var errIndexFile = errors.New("not an index file")
 
-// loadIndexFile reads an index and the position that belongs to it.
+// Buckets of at least minMapped bytes stay in the file: for smaller ones it costs
+// as much to remember where they are as to read them. Tests map them, too.
+var minMapped = 4 << 10
+
+// loadIndexFile reads an index and the position that belongs to it. Of most of
+// it only the order of the oids is looked at: where they lead is checked when a record
+// is read.
 func loadIndexFile(name string) (*index, int64, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer f.Close()
-	p := &pickleReader{r: bufio.NewReaderSize(f, 64<<10)}
-	first, err := p.load()
+	st, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
 	}
-	x := newIndex()
+	l := &indexLoader{file: f, size: st.Size(), minMapped: minMapped, x: newIndex()}
+	pos, err := l.load()
+	if err == nil && len(l.buckets) > 0 {
+		var data []byte
+		var unmap func([]byte)
+		if data, unmap, err = mapFile(f, l.size); err == nil {
+			l.x.mapped = newMappedIndex(data, l.buckets, unmap)
+		}
+	}
+	return l.x, pos, err
+}
+
+// indexLoader makes an index of an index file. It is used by one goroutine.
+type indexLoader struct {
+	file      io.ReaderAt
+	size      int64
+	minMapped int
+	x         *index
+
+	next    uint64         // the least prefix that may follow
+	buckets []mappedBucket // that stay in the file
+}
+
+func (l *indexLoader) load() (pos int64, err error) {
+	file := &cursor{file: l.file, size: l.size}
+	// A small buffer: what follows a prefix is mostly passed over.
+	p := &pickleReader{r: bufio.NewReaderSize(file, 4<<10), file: file, leave: l.minMapped}
+	first, err := p.load()
+	if err != nil {
+		return 0, err
+	}
 	switch first := first.(type) {
 	case int64:
-		return x, first, x.loadBuckets(p)
+		pos, err = first, l.loadBuckets(p)
 	case pickleDict:
-		pos, ok := first["pos"].(int64)
-		if !ok {
-			return nil, 0, errIndexFile
+		var ok bool
+		if pos, ok = first["pos"].(int64); !ok {
+			return 0, errIndexFile
 		}
-		return x, pos, x.loadOldForm(first["index"])
+		err = l.loadOldForm(first["index"])
+	default:
+		return 0, errIndexFile
 	}
-	return nil, 0, errIndexFile
+	if err == nil {
+		err = l.checkOrder()
+	}
+	return pos, err
 }
 
 // loadBuckets reads the tuples up to None.
-func (x *index) loadBuckets(p *pickleReader) error {
+func (l *indexLoader) loadBuckets(p *pickleReader) error {
 	for {
 		v, err := p.load()
 		if err != nil {
@@ -61,73 +107,170 @@ func (x *index) loadBuckets(p *pickleReader) error {
 		if v == nil {
 			return nil
 		}
-		if err := x.loadPair(v); err != nil {
+		if err := l.loadPair(v); err != nil {
 			return err
 		}
 	}
 }
 
 // loadPair adds the objects of one tuple (prefix, bucket).
-func (x *index) loadPair(v any) error {
+func (l *indexLoader) loadPair(v any) error {
 	pair, ok := v.(pickleTuple)
 	if !ok || len(pair) != 2 {
 		return errIndexFile
 	}
-	prefix, ok1 := pair[0].(string)
-	bucket, ok2 := pair[1].(string)
-	const entryLen = fileSuffixLen + filePositionLen
-	if !ok1 || !ok2 || len(prefix) != filePrefixLen || len(bucket)%entryLen != 0 {
+	text, ok := pair[0].(string)
+	if !ok || len(text) != filePrefixLen {
 		return errIndexFile
 	}
-	var b [8]byte
-	copy(b[:], prefix)
-	x.setBucket(zeolite.OID(binary.BigEndian.Uint64(b[:])), bucket)
+	prefix := uint64(position48(text))
+	if prefix < l.next {
+		return fmt.Errorf("%w: its prefixes are not in order", errIndexFile)
+	}
+	l.next = prefix + 1
+	switch bucket := pair[1].(type) {
+	case string:
+		if len(bucket)%fileEntryLen != 0 {
+			return errIndexFile
+		}
+		return l.addBucket(prefix, []byte(bucket))
+	case pickleSpan:
+		if bucket.n%fileEntryLen != 0 {
+			return errIndexFile
+		}
+		return l.leaveBucket(prefix, bucket)
+	}
+	return errIndexFile
+}
+
+var errOrder = fmt.Errorf("%w: its oids are not in order", errIndexFile)
+
+// leaveBucket lets a bucket stay where it is.
+func (l *indexLoader) leaveBucket(prefix uint64, s pickleSpan) error {
+	if int64(int(s.off)) != s.off {
+		return errors.ErrUnsupported // too long to be mapped
+	}
+	l.buckets = append(l.buckets, mappedBucket{prefix: prefix, off: int(s.off), n: s.n / fileEntryLen})
 	return nil
 }
 
-// setBucket adds the objects of a bucket of the file, whose oids begin like
-// first. They come in the order of their oids, so whole buckets of the index can
-// be made of them at once.
-func (x *index) setBucket(first zeolite.OID, bucket string) {
-	n := len(bucket) / (fileSuffixLen + filePositionLen)
+// orderWorkers is how many goroutines check the order of oids at most.
+const orderWorkers = 4
+
+// checkOrder checks the order of the oids in the buckets that stay in the file. It
+// is most of the work of opening.
+func (l *indexLoader) checkOrder() error {
+	var next atomic.Int64
+	var failure atomic.Pointer[error]
+	work := func() {
+		var suffixes []byte
+		for failure.Load() == nil {
+			i := int(next.Add(1)) - 1
+			if i >= len(l.buckets) {
+				return
+			}
+			b := &l.buckets[i]
+			suffixes = slices.Grow(suffixes[:0], fileSuffixLen*b.n)[:fileSuffixLen*b.n]
+			_, err := l.file.ReadAt(suffixes, int64(b.off))
+			if err == nil && !inOrder(suffixes) {
+				err = errOrder
+			}
+			if err != nil {
+				err = unexpectedEOF(err)
+				failure.Store(&err)
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for range min(orderWorkers, runtime.GOMAXPROCS(0), len(l.buckets)) - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
+	if err := failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// inOrder says whether each of the 2-byte numbers in b is larger than the one
+// before.
+func inOrder(b []byte) bool {
+	const (
+		four         = 4 * fileSuffixLen
+		plus4        = 0x0004_0004_0004_0004
+		fullSuffixes = fileSuffixLen << (8 * fileSuffixLen)
+	)
+	if len(b) == fullSuffixes {
+		return bytes.Equal(b, allSuffixes()) // several times as fast
+	}
+	last := -1
+	var expected uint64
+	for ; len(b) >= four; b = b[four:] {
+		// Mostly there are no gaps: four numbers that are each 4 more than
+		// those before, and did not overflow.
+		v := binary.BigEndian.Uint64(b)
+		if v != expected || uint16(v) <= 3 {
+			for i := 48; i >= 0; i -= 16 {
+				n := int(uint16(v >> i))
+				if n <= last {
+					return false
+				}
+				last = n
+			}
+		}
+		last = int(uint16(v))
+		expected = v + plus4
+	}
+	for ; len(b) >= fileSuffixLen; b = b[fileSuffixLen:] {
+		n := int(binary.BigEndian.Uint16(b))
+		if n <= last {
+			return false
+		}
+		last = n
+	}
+	return true
+}
+
+// allSuffixes are those of a full bucket, in order.
+var allSuffixes = sync.OnceValue(func() []byte {
+	b := make([]byte, 0, fileSuffixLen<<(8*fileSuffixLen))
+	for i := range 1 << (8 * fileSuffixLen) {
+		b = binary.BigEndian.AppendUint16(b, uint16(i))
+	}
+	return b
+})
+
+// addBucket adds the objects of a bucket of the file: the buckets of the index
+// that lie in it, one after the other.
+func (l *indexLoader) addBucket(prefix uint64, bucket []byte) error {
+	n := len(bucket) / fileEntryLen
 	suffixes, positions := bucket[:fileSuffixLen*n], bucket[fileSuffixLen*n:]
-	suffix := func(i int) uint64 {
-		return uint64(suffixes[fileSuffixLen*i])<<8 | uint64(suffixes[fileSuffixLen*i+1])
+	if !inOrder(suffixes) {
+		return errOrder
 	}
-	entries := make([]uint64, 0, suffixMask+1)
+	suffix := func(i int) uint64 { return uint64(binary.BigEndian.Uint16(suffixes[fileSuffixLen*i:])) }
+	var entries []uint64
 	for i := 0; i < n; {
-		prefix := (uint64(first) | suffix(i)) >> suffixBits
+		part := suffix(i) >> suffixBits
 		entries = entries[:0]
-		sorted := true
-		for ; i < n; i++ {
-			s := suffix(i)
-			if (uint64(first)|s)>>suffixBits != prefix {
-				break
-			}
-			entry := s<<(64-suffixBits) | uint64(position48(positions[filePositionLen*i:]))
-			if k := len(entries); k > 0 && entries[k-1]>>(64-suffixBits) >= entry>>(64-suffixBits) {
-				sorted = false
-			}
-			entries = append(entries, entry)
+		for ; i < n && suffix(i)>>suffixBits == part; i++ {
+			entries = append(entries, suffix(i)<<(64-suffixBits)|uint64(position48(positions[filePositionLen*i:])))
 		}
-		if sorted && x.addBucket(prefix, entries) {
-			continue
-		}
-		for _, entry := range entries {
-			x.set(zeolite.OID(prefix<<suffixBits|entry>>(64-suffixBits)), int64(entry&positionMax))
-		}
+		l.x.addBucket(prefix<<partBits|part, entries)
 	}
+	return nil
 }
 
 // position48 reads a 6-byte number.
-func position48(s string) int64 {
+func position48[T string | []byte](s T) int64 {
 	_ = s[filePositionLen-1]
 	return int64(s[0])<<40 | int64(s[1])<<32 | int64(s[2])<<24 | int64(s[3])<<16 | int64(s[4])<<8 | int64(s[5])
 }
 
 // loadOldForm reads the index of the older form: a dict from oids to
 // positions, or a pickled fsIndex object.
-func (x *index) loadOldForm(v any) error {
+func (l *indexLoader) loadOldForm(v any) error {
 	switch v := v.(type) {
 	case pickleDict:
 		for key, value := range v {
@@ -136,7 +279,7 @@ func (x *index) loadOldForm(v any) error {
 			if err != nil || !ok || pos < 0 || pos > filePositionMax {
 				return errIndexFile
 			}
-			x.set(oid, pos)
+			l.x.set(oid, pos)
 		}
 		return nil
 	case *pickleObject:
@@ -149,7 +292,7 @@ func (x *index) loadOldForm(v any) error {
 			return errIndexFile
 		}
 		for _, pair := range data.items {
-			if err := x.loadPair(pair); err != nil {
+			if err := l.loadPair(pair); err != nil {
 				return err
 			}
 		}
@@ -158,72 +301,14 @@ func (x *index) loadOldForm(v any) error {
 	return errIndexFile
 }
 
-// saveIndexFile writes an index whose entries come in oid order and are valid
-// for a file that ends at pos. It replaces the file name at once.
-func saveIndexFile(fsys FileSystem, name string, entries iter.Seq2[zeolite.OID, int64], pos int64) (size int64, err error) {
-	tmp := name + ".index_tmp"
-	f, err := fsys.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return 0, err
+// readFile reads a file into memory.
+func readFile(f io.ReaderAt, size int64) ([]byte, error) {
+	if int64(int(size)) != size {
+		return nil, fmt.Errorf("%w: %d bytes do not fit into memory", errIndexFile, size)
 	}
-	defer func() {
-		err = errors.Join(err, f.Close())
-		if err == nil {
-			err = fsys.Rename(tmp, name)
-		}
-		if err != nil {
-			fsys.Remove(tmp)
-		}
-	}()
-	at := &writerAt{f: f}
-	w := bufio.NewWriterSize(at, 1<<20)
-	b := append(appendPickleInt(appendPickleStart(nil), pos), '.')
-	w.Write(b)
-
-	var suffixes, positions []byte
-	var prefix uint64
-	flush := func() {
-		if len(suffixes) == 0 {
-			return
-		}
-		var p [8]byte
-		binary.BigEndian.PutUint64(p[:], prefix<<(8*fileSuffixLen))
-		b = appendPickleBytes(appendPickleStart(b[:0]), p[:filePrefixLen])
-		b = appendPickleBytes(b, append(suffixes, positions...))
-		w.Write(append(b, 0x86, '.')) // TUPLE2, STOP
-		suffixes, positions = suffixes[:0], positions[:0]
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, unexpectedEOF(err)
 	}
-	for oid, at := range entries {
-		if at > filePositionMax {
-			return 0, fmt.Errorf("position %d does not fit an index file", at)
-		}
-		if p := uint64(oid) >> (8 * fileSuffixLen); p != prefix {
-			flush()
-			prefix = p
-		}
-		suffixes = binary.BigEndian.AppendUint16(suffixes, uint16(oid))
-		var p [8]byte
-		binary.BigEndian.PutUint64(p[:], uint64(at))
-		positions = append(positions, p[8-filePositionLen:]...)
-	}
-	flush()
-	w.Write(append(appendPickleStart(b[:0]), 'N', '.'))
-	if err := w.Flush(); err != nil {
-		return 0, err
-	}
-	// The index is only a convenience, but a name that points to a file
-	// whose contents were lost would make the next start slow.
-	return at.off, f.Sync()
-}
-
-// writerAt writes to a file from an offset on.
-type writerAt struct {
-	f   File
-	off int64
-}
-
-func (w *writerAt) Write(b []byte) (int, error) {
-	n, err := w.f.WriteAt(b, w.off)
-	w.off += int64(n)
-	return n, err
+	return b, nil
 }

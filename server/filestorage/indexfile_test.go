@@ -1,6 +1,7 @@
 package filestorage
 
 import (
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -15,7 +16,7 @@ func TestGoldenIndexFile(t *testing.T) {
 	want := unhex(t, "80034d16012e 8003 4306 000000000000 4308 0001 0000000000dc 86 2e 80034e2e")
 	x := newIndex()
 	x.set(1, 0xdc)
-	if _, err := saveIndexFile(OSFileSystem{}, name, x.all(), 0x116); err != nil {
+	if _, err := saveIndexFile(OSFileSystem{}, name, 0x116, adds(x.all())); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(name)
@@ -33,7 +34,7 @@ func TestIndexFileRoundTrip(t *testing.T) {
 			x.set(zeolite.OID(rnd.Uint64N(1<<20)), rnd.Int64N(1<<48))
 		}
 		x.set(1<<63-2, 1<<48-1)
-		if _, err := saveIndexFile(OSFileSystem{}, name, x.all(), pos); err != nil {
+		if _, err := saveIndexFile(OSFileSystem{}, name, pos, adds(x.all())); err != nil {
 			t.Fatal(err)
 		}
 		y, got, err := loadIndexFile(name)
@@ -117,6 +118,9 @@ func TestIndexSavedMeanwhile(t *testing.T) {
 	db := newDB(t, Options{IndexSaveBytes: 2000})
 	serial := zeolite.ZeroTID
 	for i := range 200 {
+		if i == 100 {
+			db.reopen() // and now some of the index is in the file
+		}
 		serial = db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
 			if err := tx.Store(ctx, 5, serial, make([]byte, 100)); err != nil {
 				return err
@@ -143,4 +147,22 @@ func TestIndexSavedMeanwhile(t *testing.T) {
 	if rev, err := s.LoadBefore(ctx, 5, zeolite.MaxTID); err != nil || rev.TID != serial {
 		t.Errorf("load: %v, %v", rev.TID, err)
 	}
+}
+
+// adds writes objects, in the order of their oids.
+func adds(entries iter.Seq2[zeolite.OID, int64]) func(*indexWriter) error {
+	return func(w *indexWriter) error {
+		for oid, pos := range entries {
+			if err := w.add(oid, pos); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// writes writes an index as it is.
+func writes(x *index) func(*indexWriter) error {
+	g := &generation{index: x}
+	return func(w *indexWriter) error { return g.writeIndex(w, filePositionMax+1) }
 }

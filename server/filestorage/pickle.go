@@ -27,6 +27,11 @@ type (
 	pickleDict  map[any]any
 	pickleList  struct{ items []any }
 	pickleMark  struct{}
+	// pickleSpan is a long string that was left in the file.
+	pickleSpan struct {
+		off int64
+		n   int
+	}
 )
 
 // maxPickleString bounds one string of an index: a bucket of 65536 entries is
@@ -38,9 +43,26 @@ var errPickle = errors.New("not a pickle that an index is made of")
 // pickleReader reads pickles that follow each other in a file. It is used by
 // one goroutine.
 type pickleReader struct {
-	r     *bufio.Reader
+	r     *bufio.Reader // of file
+	file  *cursor
+	leave int // so long strings become spans
 	stack []any
 	memo  map[int]any
+}
+
+// cursor reads a file from a position on.
+type cursor struct {
+	file      io.ReaderAt
+	off, size int64
+}
+
+func (c *cursor) Read(b []byte) (int, error) {
+	n, err := c.file.ReadAt(b[:min(int64(len(b)), c.size-c.off)], c.off)
+	c.off += int64(n)
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // load reads the next pickle.
@@ -230,6 +252,9 @@ func (p *pickleReader) str(lengthBytes int) error {
 	if n > maxPickleString {
 		return fmt.Errorf("%w: string of %d bytes", errPickle, n)
 	}
+	if int(n) >= p.leave {
+		return p.span(int(n))
+	}
 	var s strings.Builder
 	s.Grow(int(n))
 	for left := int(n); left > 0; {
@@ -242,6 +267,18 @@ func (p *pickleReader) str(lengthBytes int) error {
 		left -= len(b)
 	}
 	p.push(s.String())
+	return nil
+}
+
+// span passes over a string.
+func (p *pickleReader) span(n int) error {
+	off := p.file.off - int64(p.r.Buffered())
+	if int64(n) > p.file.size-off {
+		return io.ErrUnexpectedEOF
+	}
+	p.file.off = off + int64(n)
+	p.r.Reset(p.file)
+	p.push(pickleSpan{off, n})
 	return nil
 }
 
@@ -383,10 +420,13 @@ func appendPickleInt(b []byte, n int64) []byte {
 }
 
 func appendPickleBytes(b, s []byte) []byte {
-	if len(s) < 256 {
-		b = append(b, 'C', byte(len(s)))
-	} else {
-		b = binary.LittleEndian.AppendUint32(append(b, 'B'), uint32(len(s)))
+	return append(appendPickleBytesHeader(b, len(s)), s...)
+}
+
+// appendPickleBytesHeader is what comes before n bytes.
+func appendPickleBytesHeader(b []byte, n int) []byte {
+	if n < 256 {
+		return append(b, 'C', byte(n))
 	}
-	return append(b, s...)
+	return binary.LittleEndian.AppendUint32(append(b, 'B'), uint32(n))
 }

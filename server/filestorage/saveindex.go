@@ -1,7 +1,6 @@
 package filestorage
 
 import (
-	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -59,7 +58,7 @@ func (s *Storage) saveIndex(g *generation) {
 	if s.data.now() != nil {
 		return
 	}
-	size, err := saveIndexFile(s.fs, s.path+".index", g.entriesAt(end), end)
+	size, err := saveIndexFile(s.fs, s.path+".index", end, func(w *indexWriter) error { return g.writeIndex(w, end) })
 	if err != nil {
 		s.log.Error("cannot save the index; the next start will take longer", "path", s.path+".index", "error", err)
 		// Do not try again at once.
@@ -68,23 +67,47 @@ func (s *Storage) saveIndex(g *generation) {
 	s.indexSave.size.Store(size)
 }
 
-// entriesAt yields the index as it was when the file ended at end: objects
-// that have been written since are followed back.
-func (g *generation) entriesAt(end int64) iter.Seq2[zeolite.OID, int64] {
-	return func(yield func(zeolite.OID, int64) bool) {
-		var buf [recHdrLen + backLen]byte
-		for oid, pos := range g.index.all() {
-			for pos >= end {
-				h, _, err := g.readHeader(oid, pos, buf[:])
-				if err != nil {
-					pos = 0
-					break
-				}
-				pos = h.prev
+// writeIndex writes the index as it was when the file ended at end, which it
+// did when, or before, writeIndex was called: objects that have been written since
+// are followed back.
+func (g *generation) writeIndex(w *indexWriter, end int64) error {
+	var entries []uint64
+	for prefix, ok := g.index.prefixFrom(0); ok; prefix, ok = g.index.prefixFrom(prefix + 1) {
+		// What has never changed is valid for any end.
+		same, err := g.index.mapped.writeUnchanged(w, prefix)
+		if err != nil {
+			return err
+		}
+		if same {
+			prefix |= partMask
+			continue
+		}
+		entries = g.index.appendTo(entries[:0], prefix)
+		for oid, pos := range entriesOf(prefix, entries) {
+			if pos, err = g.positionAt(oid, pos, end); err != nil {
+				return err
 			}
-			if pos != 0 && !yield(oid, pos) {
-				return
+			if pos == 0 {
+				continue
+			}
+			if err := w.add(oid, pos); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
+}
+
+// positionAt returns the position of the newest record of an object before end,
+// from that of a later one on; 0 if it has none.
+func (g *generation) positionAt(oid zeolite.OID, pos, end int64) (int64, error) {
+	var buf [recHdrLen + backLen]byte
+	for pos >= end {
+		h, _, err := g.readHeader(oid, pos, buf[:])
+		if err != nil {
+			return 0, err
+		}
+		pos = h.prev
+	}
+	return pos, nil
 }

@@ -213,6 +213,9 @@ func (t *Txn) restore(ctx context.Context, oid zeolite.OID, data []byte, prev ze
 	if err := checkOID(oid); err != nil {
 		return err
 	}
+	if pos, _ := t.s.gen.Load().index.get(oid); pos == unreadable {
+		return errUnreadable // where would the record point back to?
+	}
 	rec := stagedRecord{oid: oid, dataLen: int64(len(data)), blob: u}
 	if data != nil && prev != 0 {
 		if err := t.gate(ctx); err != nil {

@@ -123,7 +123,8 @@ func (w *writer) crowd() {
 }
 
 func (w *writer) index() {
-	w.printf("## Opening, and the index\n\nA Data.fs of small objects with oids in a row is opened with its index file, which is in the page cache.\n\n")
+	w.printf("## Opening, and the index\n\nA Data.fs of small objects with oids in a row is opened with its index file, which is in the page cache.\n" +
+		"The memory is that after objects all over the index were looked up.\n\n")
 	w.chart("opening-time", chart{"Time to open", "objects", "seconds", seconds, w.growth("opening-*", "objects", suite.Extra("seconds"))}.svg())
 	w.chart("opening-memory", chart{"Memory of the index", "objects", "memory", mebibytes, w.growth("opening-*", "objects", suite.Extra("MiB"))}.svg())
 	for _, name := range []string{"opening-1m", "opening-10m", "opening-50m"} {

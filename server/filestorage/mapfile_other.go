@@ -1,0 +1,11 @@
+//go:build !unix
+
+package filestorage
+
+import "os"
+
+// mapFile returns the contents of a file.
+func mapFile(f *os.File, size int64) (data []byte, unmap func([]byte), err error) {
+	data, err = readFile(f, size)
+	return data, nil, err
+}
