@@ -48,7 +48,8 @@ type Options struct {
 	// KeepAlive, if not 0, is how often a keep-alive message is sent.
 	KeepAlive time.Duration
 	// NotSent is how many unsent bytes the kernel may hold for a TCP
-	// connection (TCP_NOTSENT_LOWAT, where there is one); negative: no limit.
+	// connection (TCP_NOTSENT_LOWAT, where there is one); negative: no limit,
+	// nor one of what is under way to a peer that is near.
 	NotSent int
 }
 
@@ -124,6 +125,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 	c.direct = newDirectWriter(nc)
 	if opt.NotSent > 0 {
 		setNotSentLowat(nc, opt.NotSent)
+		boundSendBuffer(nc)
 	}
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -442,6 +443,7 @@ type writer struct {
 	enc   Encoding
 	files *fileSender // nil where sendfile does not work
 	bufs  net.Buffers
+	flow  int // bytes of streams since Gosched
 }
 
 // run writes until the outbox ends or something fails.
@@ -479,8 +481,9 @@ func (w *writer) step(st *stream) error {
 	case err == nil:
 		m.seal()
 		w.out.sent.Add(int64(m.size()))
+		n := m.size()
 		err = w.writeMessage(m)
-		yield()
+		w.rest(n)
 		return err
 	case errors.Is(err, io.EOF):
 		w.out.remove(st)
@@ -491,6 +494,22 @@ func (w *writer) step(st *stream) error {
 		return nil
 	}
 	return err
+}
+
+// lookAfter is how many bytes of streams are sent before others have their turn.
+const lookAfter = 256 << 10
+
+// rest is called when n bytes of a stream were sent, and lets others have the
+// processor: threads, and every now and then goroutines. A stream whose peer is
+// fast never blocks, and while it runs nothing makes Go's scheduler look at the
+// network, not even on an idle processor: a call on another connection was
+// noticed after 10 to 20 ms. Gosched wakes a thread that looks.
+func (w *writer) rest(n int) {
+	if w.flow += n; w.flow >= lookAfter {
+		w.flow = 0
+		runtime.Gosched()
+	}
+	yield()
 }
 
 // writeParts sends all parts in one system call, as far as they are in memory.

@@ -21,12 +21,18 @@ type upload struct {
 	path string
 	size int64
 	file File // nil once complete
+	// begun is up to where the contents are on their way to the disk.
+	begun int64
 
 	// taken is the name a transaction that is being committed gave the file;
 	// gone says that a transaction kept it, or that it was discarded.
 	taken string
 	gone  bool
 }
+
+// blobWriteBack is after how many bytes of an upload the disk begins to write
+// them: while more is received, so that in the end there is less to wait for.
+const blobWriteBack = 4 << 20
 
 // CreateBlob implements zeolite.BlobStorage.
 func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
@@ -87,6 +93,12 @@ func (u *upload) Write(p []byte) (int, error) {
 	}
 	n, err := u.file.WriteAt(p, u.size)
 	u.size += int64(n)
+	if u.size-u.begun >= blobWriteBack {
+		if file, ok := u.file.(writeBacker); ok {
+			file.StartWriteBack(u.begun, u.size-u.begun)
+		}
+		u.begun = u.size
+	}
 	return n, blobError("cannot write a blob", err)
 }
 

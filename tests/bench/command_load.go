@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/zeolite-go/zeolite/tests/bench/floor"
 	"github.com/zeolite-go/zeolite/tests/bench/load"
 	"github.com/zeolite-go/zeolite/tests/bench/process"
 )
@@ -18,13 +19,20 @@ var works = map[string]func(load.Options) (*load.Result, error){
 	"commit":   load.Commits,
 	"blob-get": load.BlobGets,
 	"blob-put": load.BlobPuts,
+	"echo":     echo,
+}
+
+// echo drives the floor as a load drives a server.
+func echo(o load.Options) (*load.Result, error) {
+	request, answer := load.LoadFrames(int(o.Size))
+	return floor.Echo(o, request, answer)
 }
 
 // loadCommand drives one server and prints a line of JSON.
 func loadCommand(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ExitOnError)
 	var o load.Options
-	work := fs.String("work", "load", "what to do: ping, load, commit, blob-get, blob-put")
+	work := fs.String("work", "load", "what to do: ping, load, commit, blob-get, blob-put; echo, with the floor")
 	o.Flags(fs)
 	fs.StringVar(&o.Storage, "storage", "1", "name of the storage")
 	encoding := fs.String("encoding", "", "M (msgpack) or Z (pickle); default: what the server prefers")
@@ -36,6 +44,8 @@ func loadCommand(args []string) error {
 	fs.IntVar(&o.Piece, "piece", 59000, "bytes of the pieces of blobs that are sent")
 	fs.Uint64Var(&o.FirstOID, "oid", 1, "oid of the first object; the objects from there on are overwritten")
 	fs.IntVar(&o.Count, "count", 0, "with blobs: measure so many for each connection, instead of a time")
+	fs.DurationVar(&o.Pace, "pace", 0, "with load and echo: how often one begins (default: at once)")
+	ready := fs.Bool("ready", false, "when all is prepared print a line, and wait for one on standard input")
 	pid := fs.Int("pid", 0, "process id of the server, to measure its processor time and memory")
 	_ = fs.Parse(args)
 	do := works[*work]
@@ -54,6 +64,12 @@ func loadCommand(args []string) error {
 			return err
 		}
 		o.TLS.Certificates = []tls.Certificate{pair}
+	}
+	if *ready {
+		o.Ready = func() {
+			fmt.Println("ready")
+			_, _ = fmt.Scanln()
+		}
 	}
 	usage := process.NewUsage(*pid)
 	o.Probe = usage.Probe

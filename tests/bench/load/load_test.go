@@ -46,6 +46,7 @@ func TestWork(t *testing.T) {
 	}{
 		{"pings", few, Pings, 0},
 		{"loads", few, Loads, 0},
+		{"paced loads", Options{Size: 300, Objects: 50, Time: short, Pace: time.Millisecond}, Loads, 0},
 		{"commits", Options{Conns: 2, Size: 300, Records: 3, Time: short, FirstOID: 100}, Commits, 0},
 		{"overlapping commits", Options{Conns: 3, Size: 300, Time: short, Overlap: true, FirstOID: 200}, Commits, 0},
 		{"stalled commits", Options{Conns: 2, Size: 300, Time: short, FirstOID: 300}, func(o Options) (*Result, error) {
@@ -87,25 +88,17 @@ func TestWork(t *testing.T) {
 }
 
 func TestMixedWork(t *testing.T) {
-	target := serve(t)
-	for _, x := range []Mixed{
-		{Loads: true},
-		{BlobSize: 300_000},
-		{Loads: true, BlobSize: 300_000},
-		{Loads: true, BlobSize: 300_000, SameConnection: true},
-	} {
-		x.Pace = time.Millisecond
-		o := Options{Target: target, Size: 300, Objects: 20, Time: short}
-		r, err := MixedWork(o, x)
-		for ; err == nil && (x.Loads && r.Loads.Ops == 0 || x.BlobSize > 0 && r.Blob.Bytes == 0) && o.Time < long; r, err = MixedWork(o, x) {
-			o.Time *= 4
-		}
-		if err != nil {
-			t.Fatalf("%+v: %v", x, err)
-		}
-		if x.Loads != (r.Loads.Ops > 0) || (x.BlobSize > 0) != (r.Blob.Bytes > 0) {
-			t.Errorf("%+v: %d loads, %d bytes of blob", x, r.Loads.Ops, r.Blob.Bytes)
-		}
+	o := Options{Target: serve(t), Size: 300, Objects: 20, Time: short, Pace: time.Millisecond}
+	const size = 300_000
+	r, err := MixedWork(o, size)
+	for ; err == nil && (r.Loads.Ops == 0 || r.Blob.Bytes == 0) && o.Time < long; r, err = MixedWork(o, size) {
+		o.Time *= 4
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Loads.Ops == 0 || r.Blob.Bytes == 0 {
+		t.Errorf("%d loads, %d bytes of blob", r.Loads.Ops, r.Blob.Bytes)
 	}
 }
 

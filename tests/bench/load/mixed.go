@@ -5,19 +5,9 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
-
-// Mixed says what goes on at the same time.
-type Mixed struct {
-	// Loads sends a load every Pace, if the one before is answered.
-	Loads bool
-	Pace  time.Duration
-	// BlobSize, if it is not zero, downloads a blob of that size, over and
-	// over: on the connection of the loads, or on another one.
-	BlobSize       int64
-	SameConnection bool
-}
 
 // MixedResult is what was measured.
 type MixedResult struct {
@@ -25,72 +15,68 @@ type MixedResult struct {
 	Blob  Result
 }
 
-// MixedWork measures the latency of loads at a fixed pace, and the rate of a
-// download, together or alone. The blob belongs to the object behind the last
-// one that is loaded.
-func MixedWork(o Options, x Mixed) (*MixedResult, error) {
+// Streams measures the rate of downloads, over and over, of a blob of so many
+// bytes. It belongs to the object behind the last one that is loaded.
+func Streams(o Options, size int64) (*Result, error) {
+	o.setDefaults()
+	d, err := prepareStream(o, size)
+	if err != nil {
+		return nil, err
+	}
+	o.Pace = 0
+	return o.run([]worker{func(c *Conn, m *meter) error {
+		d.enc = c.enc
+		return o.repeat(m, func() error { return d.get(c, m) })
+	}})
+}
+
+// MixedWork measures the latency of loads, one every Pace, beside such a
+// stream on the same connection, and the rate of that.
+func MixedWork(o Options, size int64) (*MixedResult, error) {
 	o.setDefaults()
 	serials, err := Prepare(o)
 	if err != nil {
 		return nil, err
 	}
-	var d *download
-	if x.BlobSize > 0 {
-		b := o
-		b.FirstOID, b.Size = o.FirstOID+uint64(o.Objects), x.BlobSize
-		blob, err := prepareBlobs(b, 1)
-		if err != nil {
-			return nil, err
-		}
-		d = &download{oid: b.FirstOID, tid: blob[0], size: b.Size}
+	d, err := prepareStream(o, size)
+	if err != nil {
+		return nil, err
 	}
 	// Loads and blob have meters of their own, so the result is put together
 	// here and not by measure.
 	var loads, blob meter
-	paced := func(with *download) worker {
-		return func(c *Conn, m *meter) error {
-			loads.window, blob.window = m.window, m.window
-			return pacedLoads(c, o, x.Pace, serials, &loads, with, &blob)
-		}
-	}
-	streaming := func(c *Conn, m *meter) error {
-		d.enc = c.enc
-		return o.repeat(m, func() error { return d.get(c, m) })
-	}
-	var workers []worker
-	switch {
-	case x.Loads && d != nil && x.SameConnection:
-		workers = []worker{paced(d)}
-	case x.Loads && d != nil:
-		workers = []worker{paced(nil), streaming}
-	case x.Loads:
-		workers = []worker{paced(nil)}
-	case d != nil:
-		workers = []worker{streaming}
-	default:
-		return nil, errors.New("nothing to do")
-	}
-	r, err := o.run(workers)
+	r, err := o.run([]worker{func(c *Conn, m *meter) error {
+		loads.window, blob.window = m.window, m.window
+		return pacedLoads(c, o, serials, &loads, d, &blob)
+	}})
 	if err != nil {
 		return nil, err
 	}
-	result := &MixedResult{Loads: Result{Seconds: r.Seconds}, Blob: Result{Seconds: r.Seconds, Bytes: r.Bytes + blob.bytes}}
+	result := &MixedResult{Loads: Result{Seconds: r.Seconds}, Blob: Result{Seconds: r.Seconds, Bytes: blob.bytes}}
 	result.Loads.add(&loads)
 	return result, nil
 }
 
-// pacedLoads sends a load at every tick unless one is under way, and keeps a
-// download going on the same connection, if there is one to do.
-func pacedLoads(c *Conn, o Options, pace time.Duration, serials []uint64, m *meter, d *download, blob *meter) error {
-	p := &pacer{net: c.net, call: newLoadCall(c.enc, o.FirstOID), first: o.FirstOID, objects: uint64(o.Objects), start: m.window.start}
-	stop := p.run(pace)
+// prepareStream makes sure that the blob is there.
+func prepareStream(o Options, size int64) (*download, error) {
+	o.FirstOID, o.Size = o.FirstOID+uint64(o.Objects), size
+	serials, err := prepareBlobs(o, 1)
+	if err != nil {
+		return nil, err
+	}
+	return &download{oid: o.FirstOID, tid: serials[0], size: size}, nil
+}
+
+// pacedLoads sends a load every Pace unless one is under way, and keeps a
+// download going.
+func pacedLoads(c *Conn, o Options, serials []uint64, m *meter, d *download, blob *meter) error {
+	p := &pacer{net: c.net, call: newLoadCall(c.enc, o.FirstOID), first: o.FirstOID, objects: uint64(o.Objects)}
+	stop := p.run(o.Pace)
 	defer stop()
-	if d != nil {
-		d.enc = c.enc
-		c.onBlob = d.counted(c, blob)
-		if err := startDownload(c, d); err != nil {
-			return err
-		}
+	d.enc = c.enc
+	c.onBlob = d.counted(c, blob)
+	if err := startDownload(c, d); err != nil {
+		return err
 	}
 	for !m.window.over(time.Now()) {
 		r, err := c.reply()
@@ -98,7 +84,7 @@ func pacedLoads(c *Conn, o Options, pace time.Duration, serials []uint64, m *met
 			return err
 		}
 		if r.pair == (pair{}) {
-			if d == nil || r.id != int64(c.nextID) {
+			if r.id != int64(c.nextID) {
 				return errors.New("a reply nobody asked for")
 			}
 			if err := d.complete(); err != nil {
@@ -127,7 +113,6 @@ type pacer struct {
 	net            io.Writer
 	call           loadCall
 	first, objects uint64
-	start          time.Time
 
 	mu      sync.Mutex
 	pending bool
@@ -137,23 +122,17 @@ type pacer struct {
 
 // run sends until stop is called.
 func (p *pacer) run(pace time.Duration) (stop func()) {
-	done := make(chan struct{})
+	var stopped atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		ticker := time.NewTicker(pace)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
+		for b := (beat{pace: pace}); ; {
+			b.wait()
+			if stopped.Load() || p.tick() != nil { // who reads sees it, too
 				return
-			case <-ticker.C:
-				if p.tick() != nil {
-					return // who reads sees it, too
-				}
 			}
 		}
 	})
-	return func() { close(done); wg.Wait() }
+	return func() { stopped.Store(true); wg.Wait() }
 }
 
 // tick sends a load unless one is under way.

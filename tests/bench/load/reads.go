@@ -23,7 +23,7 @@ func Pings(o Options) (*Result, error) {
 			for slot := range requests {
 				requests[slot].frame = appendCall(nil, c.enc, slot+1, false, "ping")
 			}
-			return pipeline(c, m, requests, func(r message) (int, int64, error) {
+			return pipeline(c, m, 0, requests, func(r message) (int, int64, error) {
 				result, _, err := c.enc.next(r.args)
 				if err == nil && result.kind != null {
 					err = errors.New("ping answers something")
@@ -63,7 +63,7 @@ func loader(o Options, serials []uint64, i int) worker {
 			l.calls = append(l.calls, newLoadCall(c.enc, l.oid(slot, at)))
 			requests = append(requests, request{frame: l.calls[slot].frame})
 		}
-		return pipeline(c, m, requests, l.reply)
+		return pipeline(c, m, o.Pace, requests, l.reply)
 	}
 }
 
@@ -158,8 +158,9 @@ type request struct {
 }
 
 // pipeline keeps all requests under way until the window is over: each is sent
-// again when its reply is there. reply says whose it is.
-func pipeline(c *Conn, m *meter, requests []request, reply func(message) (slot int, size int64, err error)) error {
+// again when its reply is there, or after a pace. reply says whose it is.
+func pipeline(c *Conn, m *meter, pace time.Duration, requests []request, reply func(message) (slot int, size int64, err error)) error {
+	b := beat{pace: pace}
 	fresh := make([]int, 0, len(requests)) // slots to be sent with the next flush
 	for slot := range requests {
 		c.out = append(c.out, requests[slot].frame...)
@@ -167,6 +168,7 @@ func pipeline(c *Conn, m *meter, requests []request, reply func(message) (slot i
 	}
 	for {
 		if !c.buffered() {
+			b.wait()
 			now := time.Now()
 			for _, slot := range fresh {
 				requests[slot].sent = now

@@ -34,6 +34,12 @@ type Options struct {
 	// Count, if it is not zero, measures so many blobs for each connection,
 	// from the start of the first to the end of the last, instead of a time.
 	Count int
+	// Pace, if it is not zero, is how often a load, or an operation of Repeat,
+	// begins on each connection, unless the one before is under way.
+	Pace time.Duration
+	// Ready, if set, is called when all is prepared; the warm-up begins when it
+	// returns.
+	Ready func()
 	// Probe, if set, is called when the measured time starts and when it ends.
 	Probe func()
 }
@@ -157,6 +163,9 @@ type task func(m *meter) error
 // measure runs all tasks at the same time. If one fails, giveUp makes the
 // others return.
 func (o *Options) measure(tasks []task, giveUp func()) (*Result, error) {
+	if o.Ready != nil {
+		o.Ready()
+	}
 	start := time.Now().Add(o.Warmup)
 	w := &window{start: start, end: start.Add(o.Time)}
 	if o.Count > 0 {
@@ -213,9 +222,11 @@ func Repeat(o Options, ops []func() (int64, error), giveUp func()) (*Result, err
 // countedTime is longer than any run that is counted takes.
 const countedTime = time.Hour
 
-// repeat does something Count times, or until the window is over.
+// repeat does something Count times, or until the window is over, every Pace.
 func (o *Options) repeat(m *meter, do func() error) error {
+	b := beat{pace: o.Pace}
 	for n := 0; ; n++ {
+		b.wait()
 		if m.window.over(time.Now()) || o.Count > 0 && n == o.Count {
 			return nil
 		}

@@ -40,9 +40,9 @@ func SlowReaders(o Options, s Slow, pace time.Duration) (*Result, error) {
 			return nil, err
 		}
 	}
-	work := []worker{func(c *Conn, m *meter) error {
-		return pacedLoads(c, o, pace, serials, m, nil, nil)
-	}}
+	quiet := o
+	quiet.Pace, quiet.Conns, quiet.Depth = pace, 1, 1
+	work := []worker{loader(quiet, serials, 0)}
 	for range s.Readers {
 		work = append(work, func(c *Conn, m *meter) error {
 			if tcp, ok := c.net.(*net.TCPConn); ok {

@@ -1,9 +1,16 @@
 package suite
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"time"
 
+	"github.com/zeolite-go/zeolite/tests/bench/floor"
 	"github.com/zeolite-go/zeolite/tests/bench/load"
 	"github.com/zeolite-go/zeolite/tests/bench/process"
 )
@@ -13,50 +20,153 @@ import (
 const pace = 2 * time.Millisecond
 
 // streams measures loads while a blob is downloaded, on the same connection and
-// on another one, and what they cost the download.
+// on another one, and what they cost the download. The floor is an exchange of
+// as many bytes, in a process of its own, beside bare sendfile.
 func (s *Suite) streams() error {
 	o := s.options()
-	o.Objects = 1000
+	o.Objects, o.Pace = 1000, pace
 	size := quickOr[int64](s, 128<<20, 1<<30)
-	phases := []struct {
-		name string
-		what load.Mixed
-	}{
-		{"quiet", load.Mixed{Loads: true}},
-		{"alone", load.Mixed{BlobSize: size}},
-		{"same connection", load.Mixed{Loads: true, BlobSize: size, SameConnection: true}},
-		{"another connection", load.Mixed{Loads: true, BlobSize: size}},
-	}
+	contenders := s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
+		o := o
+		o.Target = server.target(encoding)
+		m, err := besideStream(o, "load", func(o load.Options) (*load.Result, error) { return load.Streams(o, size) })
+		if err != nil {
+			return m, err
+		}
+		r, err := load.MixedWork(o, size)
+		if err != nil {
+			return m, err
+		}
+		takeLoads(m, "same connection", r.Loads.Summary())
+		return m, takeStream(m, "same connection", &r.Blob)
+	})
+	contenders = append(contenders, Contender{"floor", func() (Measurement, error) {
+		server, err := s.start("floor", tcp, 0)
+		if err != nil {
+			return Measurement{}, err
+		}
+		// Another process, since what the machine does is asked for, and not
+		// what Go's scheduler does.
+		other, err := s.start("floor", tcp, 1)
+		if err != nil {
+			return Measurement{}, err
+		}
+		o := o
+		o.Target = other.target("")
+		return besideStream(o, "echo", func(o load.Options) (*load.Result, error) {
+			o.Target, o.Size, o.Pace = server.target(""), size, 0
+			return floor.Send(o)
+		})
+	}})
 	return s.run(Case{
 		Scenario: "streams", Name: "loads", Title: "loads of 1 KiB, one every 2 ms, while a blob is downloaded over and over",
-		Params: map[string]float64{"size": float64(size)},
-		Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
-			o.Target = server.target(encoding)
-			m := Measurement{Extra: map[string]float64{}}
-			for _, phase := range phases {
-				phase.what.Pace = pace
-				r, err := load.MixedWork(o, phase.what)
-				if err != nil {
-					return m, err
-				}
-				if phase.what.Loads {
-					if r.Loads.Ops == 0 {
-						return m, errNothing
-					}
-					m.Extra["p99 "+phase.name] = r.Loads.Summary().P99
-					m.Extra["p50 "+phase.name] = r.Loads.Summary().P50
-				}
-				if phase.what.BlobSize > 0 {
-					m.Extra["MB/s "+phase.name] = float64(r.Blob.Bytes) / 1e6 / r.Blob.Seconds
-				}
-			}
-			for _, where := range []string{"same connection", "another connection"} {
-				m.Extra["p99 ratio "+where] = m.Extra["p99 "+where] / m.Extra["p99 quiet"]
-				m.Extra["rate ratio "+where] = m.Extra["MB/s "+where] / m.Extra["MB/s alone"]
-			}
-			return m, nil
-		}),
+		Params:     map[string]float64{"size": float64(size)},
+		Contenders: contenders,
 	})
+}
+
+// besideStream measures loads alone, a stream alone, and both, on connections
+// of their own. The loads come from a process of their own, because the
+// scheduler of a Go program that receives at full speed notices other replies
+// late: it would measure itself.
+func besideStream(o load.Options, work string, stream func(load.Options) (*load.Result, error)) (Measurement, error) {
+	m := Measurement{Extra: map[string]float64{}}
+	quiet, err := startApart(o, work)
+	if err == nil {
+		quiet.begin()
+		err = quiet.take(m, "quiet")
+	}
+	if err != nil {
+		return m, err
+	}
+	r, err := stream(o)
+	if err != nil {
+		return m, err
+	}
+	if err := takeStream(m, "alone", r); err != nil {
+		return m, err
+	}
+	beside, err := startApart(o, work)
+	if err != nil {
+		return m, err
+	}
+	o.Ready = beside.begin
+	r, err = stream(o)
+	if err := errors.Join(err, beside.take(m, "another connection")); err != nil {
+		return m, err
+	}
+	return m, takeStream(m, "another connection", r)
+}
+
+// takeLoads and takeStream put what was measured into the result, and how it
+// compares with what was measured before, alone.
+func takeLoads(m Measurement, where string, s load.Summary) {
+	m.Extra["p50 "+where], m.Extra["p99 "+where] = s.P50, s.P99
+	m.Extra["p99 ratio "+where] = s.P99 / m.Extra["p99 quiet"]
+}
+
+func takeStream(m Measurement, where string, r *load.Result) error {
+	if r.Bytes == 0 {
+		return errNothing
+	}
+	m.Extra["MB/s "+where] = float64(r.Bytes) / 1e6 / r.Seconds
+	m.Extra["rate ratio "+where] = m.Extra["MB/s "+where] / m.Extra["MB/s alone"]
+	return nil
+}
+
+// An apart is the generator in a process of its own (bench load), that waits to
+// begin.
+type apart struct {
+	cmd *exec.Cmd
+	in  io.Closer
+	out *bufio.Reader
+}
+
+func startApart(o load.Options, work string) (*apart, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"load", "-work", work, "-a", o.Address, "-conns", "1", "-objects", fmt.Sprint(o.Objects),
+		"-warmup", o.Warmup.String(), "-time", o.Time.String(), "-pace", o.Pace.String(), "-ready"}
+	if o.Encoding != 0 {
+		args = append(args, "-encoding", string(rune(o.Encoding)))
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	a := &apart{cmd, in, bufio.NewReader(out)}
+	if _, err := a.out.ReadString('\n'); err != nil {
+		return nil, errors.Join(fmt.Errorf("bench load: %w", err), cmd.Wait())
+	}
+	return a, nil
+}
+
+// begin lets it begin.
+func (a *apart) begin() { a.in.Close() }
+
+// take waits until it has ended.
+func (a *apart) take(m Measurement, where string) error {
+	a.begin() // if a failure was first
+	var s load.Summary
+	err := errors.Join(json.NewDecoder(a.out).Decode(&s), a.cmd.Wait())
+	if err == nil && s.Ops == 0 {
+		err = errNothing
+	}
+	if err == nil {
+		takeLoads(m, where, s)
+	}
+	return err
 }
 
 var errNothing = errors.New("nothing was done in the time")
