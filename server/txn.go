@@ -394,7 +394,7 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 		s.publish(s, tid, oids, visible, func() {
 			answered = true
 			s.counters.commits.Add(1)
-			s.tellSize(s)
+			_ = stubs.QueueInfo(s.conn, s.size())
 			s.finished(call, stubs.SomeTID(tid))
 		})
 	})

@@ -73,8 +73,7 @@ func (call *Call) SendReply(m *Message) {
 	call.Release()
 }
 
-// QueueReply is SendReply that only queues the reply, to be sent by Conn.Push or
-// with what is sent next.
+// QueueReply is SendReply that only queues the reply, as Conn.Queue does.
 func (call *Call) QueueReply(m *Message) {
 	if !call.replyReady(m) {
 		return
@@ -326,4 +325,15 @@ func (c *Conn) Send(m *Message) error {
 		return err
 	}
 	return c.Post(m)
+}
+
+// Queue is Send that only queues the call, to be sent by Push or with what is
+// sent next.
+func (c *Conn) Queue(m *Message) error {
+	m.End()
+	if err := m.Err(); err != nil {
+		m.free()
+		return err
+	}
+	return c.posted(c.out.queue(m))
 }

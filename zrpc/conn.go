@@ -248,7 +248,7 @@ func (c *Conn) PostIf(m *Message, gate *atomic.Uint64, want uint64) bool {
 func (c *Conn) postNow(m *Message) error { return c.posted(c.out.putNow(m, c.direct)) }
 
 // Push sends what waits, as far as the socket takes it at once, in the calling
-// goroutine. It follows Call.QueueReply.
+// goroutine. It follows Queue and Call.QueueReply, soon.
 func (c *Conn) Push() { _ = c.posted(c.out.push(c.direct)) }
 
 // Hold lets what is posted from now on wait until no further call is at hand,
