@@ -52,10 +52,10 @@ func (s *session) GetInfo(context.Context) (zrpc.Value, error) {
 		"extensions", extensions), nil
 }
 
-// tellSize sends a client the storage's new length and size.
-func (s *session) tellSize(to *session) {
-	info := s.storage.Info()
-	_ = stubs.NewClientStorageStub(to.conn).Info(s.ctx, zrpc.NewDict("length", info.Objects, "size", info.Size))
+// size is what clients are told of the storage's length and size.
+func (e *export) size() *zrpc.Dict {
+	info := e.storage.Info()
+	return zrpc.NewDict("length", info.Objects, "size", info.Size)
 }
 
 // extensionLimits are for the pickles of transaction extensions, which are as
@@ -287,7 +287,10 @@ func (s *session) Pack(ctx context.Context, seconds float64, wait bool) error {
 			log.Error("pack failed", "error", err)
 		} else {
 			log.Info("pack finished", "size", e.storage.Info().Size)
-			e.publisher.each(func(client *session) { client.tellSize(client) })
+			size := e.size()
+			e.publisher.each(func(client *session) {
+				_ = stubs.NewClientStorageStub(client.conn).Info(client.ctx, size)
+			})
 		}
 		done <- err
 	})

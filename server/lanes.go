@@ -8,10 +8,11 @@ import (
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
-// orderedLane runs calls one after another, in the order in which they came.
-// Its goroutine exists only while there are some.
+// orderedLane runs calls one after another, in the order in which they came. It
+// has a goroutine only while there are some.
 type orderedLane struct {
-	run func(*zrpc.Call)
+	run     func(*zrpc.Call)
+	workers *workers
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -25,8 +26,8 @@ type orderedLane struct {
 // two, while the one before goes to disk.
 const orderedBytes = 256 << 10
 
-func (l *orderedLane) init(run func(*zrpc.Call)) {
-	l.run = run
+func (l *orderedLane) init(run func(*zrpc.Call), w *workers) {
+	l.run, l.workers = run, w
 	l.changed.L = &l.mu
 }
 
@@ -46,11 +47,12 @@ func (l *orderedLane) put(call *zrpc.Call) {
 	l.bytes += call.Size()
 	if !l.running {
 		l.running = true
-		go l.work()
+		l.workers.do(job{l, nil})
 	}
 }
 
-func (l *orderedLane) work() {
+// work runs the calls that wait, until there are none.
+func (l *orderedLane) work(*zrpc.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.calls) > 0 && !l.closed {
@@ -130,25 +132,25 @@ func (l *freeLane) put(call *zrpc.Call) {
 	l.workers.do(job{l, call})
 }
 
+func (l *freeLane) work(call *zrpc.Call) {
+	defer l.busy.Done()
+	defer func() { <-l.slots }()
+	l.run(call)
+}
+
 // close waits for the calls that run.
 func (l *freeLane) close() { l.busy.Wait() }
 
-// job is a call to run.
+// job is what a lane has to do: a call, for a free one.
 type job struct {
-	lane *freeLane
+	lane interface{ work(call *zrpc.Call) }
 	call *zrpc.Call
 }
 
-func (j job) do() {
-	defer j.lane.busy.Done()
-	defer func() { <-j.lane.slots }()
-	j.lane.run(j.call)
-}
-
-// workers are the goroutines that run the calls of all free lanes. How many may
-// run is up to the lanes; here those that have nothing to do are kept for the
-// next call, so that a call costs no new goroutine. It is safe for concurrent
-// use.
+// workers are the goroutines that run the calls of all lanes. How many may run
+// is up to the lanes; here those that have nothing to do are kept for the next
+// call, so that a call costs no new goroutine, whose stack would have to grow
+// first. It is safe for concurrent use.
 type workers struct {
 	jobs   chan job
 	parked atomic.Int32
@@ -170,7 +172,7 @@ func (w *workers) do(j job) {
 
 func (w *workers) work(j job) {
 	for {
-		j.do()
+		j.lane.work(j.call)
 		if w.parked.Add(1) > maxParked {
 			w.parked.Add(-1)
 			return

@@ -37,10 +37,11 @@ func (s *session) replyInOrder(call *zrpc.Call, reply func() *zrpc.Message) {
 			return
 		}
 	}
+	defer s.conn.Push()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m := reply(); m != nil {
-		call.SendReply(m)
+		call.QueueReply(m)
 	}
 }
 

@@ -368,8 +368,11 @@ func (s *session) TpcFinish(context.Context, stubs.TxnID) (stubs.OptionalTID, er
 	return stubs.OptionalTID{}, errors.New("tpc_finish needs its call")
 }
 
-// RespondTpcFinish commits the transaction.
+// RespondTpcFinish commits the transaction. The reply is queued when the
+// transaction is published, and sent when all is done that it may have waited
+// for.
 func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stubs.TxnID) {
+	defer s.conn.Push()
 	t, err := s.current(id)
 	switch {
 	case errors.Is(err, zeolite.ErrReadOnly):
@@ -391,7 +394,7 @@ func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stub
 		s.publish(s, tid, oids, visible, func() {
 			answered = true
 			s.counters.commits.Add(1)
-			s.tellSize(s)
+			_ = stubs.QueueInfo(s.conn, s.size())
 			s.finished(call, stubs.SomeTID(tid))
 		})
 	})
@@ -423,7 +426,7 @@ func (s *session) finished(call *zrpc.Call, tid stubs.OptionalTID) {
 	}
 	m := call.BeginReply()
 	stubs.PutTpcFinish(m, tid)
-	call.SendReply(m)
+	call.QueueReply(m)
 }
 
 // TpcAbort follows stubs.StorageServer.

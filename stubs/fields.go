@@ -570,3 +570,13 @@ func InvalidationFrame(enc zrpc.Encoding, tid zeolite.TID, oids []zeolite.OID) (
 		e.EndTuple(2)
 	})
 }
+
+// QueueInfo is Info of a ClientStorageStub that only queues the message: see
+// zrpc.Conn.Queue.
+func QueueInfo(c *zrpc.Conn, info zrpc.Value) error {
+	m := c.BeginSend("info")
+	m.Tuple(1)
+	putValue(&m.Encoder, info)
+	m.EndTuple(1)
+	return c.Queue(m)
+}

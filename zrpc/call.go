@@ -61,14 +61,24 @@ func (call *Call) FillReply(m *Message, v Value) {
 	call.Release()
 }
 
-// SendReply completes and queues a reply, and releases the call. What the
+// SendReply completes and sends a reply, and releases the call. What the
 // message refers to may be reused at once, but not its body. A one-way call
-// gets no reply.
+// gets no reply. It does not block; but it may write to the socket, so it is not
+// to be called with a lock that others need.
 func (call *Call) SendReply(m *Message) {
 	if !call.replyReady(m) {
 		return
 	}
-	_ = call.conn.Post(m)
+	_ = call.conn.postNow(m)
+	call.Release()
+}
+
+// QueueReply is SendReply that only queues the reply, as Conn.Queue does.
+func (call *Call) QueueReply(m *Message) {
+	if !call.replyReady(m) {
+		return
+	}
+	_ = call.conn.posted(call.conn.out.queue(m))
 	call.Release()
 }
 
@@ -121,7 +131,7 @@ func (call *Call) SendError(class string, state Value) {
 	m.Value(Plain(state)) // what the caller could not decode would leave it waiting for ever
 	m.EndTuple(2)
 	m.End()
-	_ = call.conn.Post(m)
+	_ = call.conn.postNow(m)
 	call.Release()
 }
 
@@ -315,4 +325,15 @@ func (c *Conn) Send(m *Message) error {
 		return err
 	}
 	return c.Post(m)
+}
+
+// Queue is Send that only queues the call, to be sent by Push or with what is
+// sent next.
+func (c *Conn) Queue(m *Message) error {
+	m.End()
+	if err := m.Err(); err != nil {
+		m.free()
+		return err
+	}
+	return c.posted(c.out.queue(m))
 }

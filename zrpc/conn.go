@@ -90,7 +90,7 @@ type Conn struct {
 	h   Handler
 
 	holding bool          // belongs to the reading goroutine: out is held
-	direct  *directWriter // nil if only the writing goroutine can write
+	direct  *directWriter // belongs to out; nil if only the writing goroutine can write
 
 	done       chan struct{} // closed when the connection ends
 	goroutines sync.WaitGroup
@@ -240,18 +240,18 @@ func (c *Conn) PostFrame(frame []byte) error {
 // gate before it posts a message of its own knows that a message posted with
 // the old value is in front.
 func (c *Conn) PostIf(m *Message, gate *atomic.Uint64, want uint64) bool {
-	m.seal()
-	c.out.mu.Lock()
-	if gate.Load() != want {
-		c.out.mu.Unlock()
-		m.free()
-		return false
-	}
-	_, err := c.out.putLocked(m)
-	c.out.mu.Unlock()
+	posted, err := c.out.putIf(m, gate, want, c.direct)
 	_ = c.posted(err)
-	return true
+	return posted
 }
+
+// postNow is Post that sends the message in the calling goroutine, if the
+// socket takes it at once. It must not be called with a lock that others need.
+func (c *Conn) postNow(m *Message) error { return c.posted(c.out.putNow(m, c.direct)) }
+
+// Push sends what waits, as far as the socket takes it at once, in the calling
+// goroutine. It follows Queue and Call.QueueReply, soon.
+func (c *Conn) Push() { _ = c.posted(c.out.push(c.direct)) }
 
 // Hold lets what is posted from now on wait until no further call is at hand,
 // so that several replies leave in one write. Only a handler may call it, and
@@ -267,9 +267,7 @@ func (c *Conn) Hold() {
 func (c *Conn) Flush() {
 	if c.holding {
 		c.holding = false
-		if err := c.out.flush(c.direct); err != nil {
-			c.End(err)
-		}
+		_ = c.posted(c.out.flush(c.direct))
 	}
 }
 
@@ -277,7 +275,7 @@ func (c *Conn) posted(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrSlowPeer):
+	case !errors.Is(err, errOutboxEnded): // the peer is slow, or the socket broken
 		c.End(err)
 		return err
 	}

@@ -80,8 +80,8 @@ type outbox struct {
 	ended bool
 	// finishing ends the outbox once all that is queued was taken.
 	finishing bool
-	// writing and flushing say that the writing goroutine, or the reading one
-	// in flush, has taken something and writes it: never both.
+	// writing and flushing say that the writing goroutine, or another one in
+	// push, has taken something and writes it: never both.
 	writing, flushing bool
 	// held leaves ordinary messages waiting for a flush, so that replies to
 	// calls that came together leave together.
@@ -120,12 +120,50 @@ func (o *outbox) put(m *Message) (int64, error) {
 	m.seal()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.putLocked(m)
+	number, err := o.add(m)
+	o.signal()
+	return number, err
+}
+
+// queue is put for a message that push sends.
+func (o *outbox) queue(m *Message) error {
+	m.seal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, err := o.add(m)
+	return err
+}
+
+// putNow is put, and push if nothing is held.
+func (o *outbox) putNow(m *Message, direct *directWriter) error {
+	m.seal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, err := o.add(m); err != nil {
+		return err
+	}
+	return o.pushLocked(direct)
+}
+
+// putIf is put on a condition: see Conn.PostIf.
+func (o *outbox) putIf(m *Message, gate *atomic.Uint64, want uint64, direct *directWriter) (bool, error) {
+	m.seal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if gate.Load() != want {
+		m.free()
+		return false, nil
+	}
+	if _, err := o.add(m); err != nil {
+		return true, err
+	}
+	return true, o.pushLocked(direct)
 }
 
 var errOutboxEnded = errors.New("outbox has ended")
 
-func (o *outbox) putLocked(m *Message) (int64, error) {
+// add queues an ordinary message, and tells nobody.
+func (o *outbox) add(m *Message) (int64, error) {
 	n := m.size()
 	if o.ended {
 		m.free()
@@ -143,15 +181,16 @@ func (o *outbox) putLocked(m *Message) (int64, error) {
 	} else {
 		o.parts = append(o.parts, part{m: m})
 	}
-	o.signal()
 	return o.posted, nil
 }
 
-// signal tells the writing goroutine that an ordinary message waits.
+// signal tells the writing goroutine that an ordinary message waits. Whoever
+// writes looks again before it stops, and needs no telling.
 func (o *outbox) signal() {
-	if !o.held || o.queued > holdLimit {
-		o.more.Signal()
+	if o.writing || o.flushing || o.held && o.queued <= holdLimit {
+		return
 	}
+	o.more.Signal()
 }
 
 // putFrame queues a frame that is encoded already and that nobody changes.
@@ -261,6 +300,13 @@ func (o *outbox) take(parts []part) ([]part, *stream, bool) {
 			break
 		}
 		o.more.Wait()
+		if len(o.turns)+len(o.series) == 0 && !o.ended {
+			// Let others that are ready to run go first: they may have more to
+			// post, or push what there is.
+			o.mu.Unlock()
+			runtime.Gosched()
+			o.mu.Lock()
+		}
 	}
 	return parts[:0], nil, false
 }
@@ -272,20 +318,54 @@ func (o *outbox) hold() {
 	o.mu.Unlock()
 }
 
-// flush ends hold and sends what waits: itself, with one write that does not
-// block, if that is all there is to do; what is left is for the writing
-// goroutine. It saves waking that up, which costs more than the write.
+// flush ends hold and pushes what waits.
 func (o *outbox) flush(direct *directWriter) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.held = false
-	if o.ended || len(o.parts) == 0 {
+	return o.pushLocked(direct)
+}
+
+// push sends what waits in the calling goroutine, with writes that do not
+// block, if that is all there is to do; what is left is for the writing
+// goroutine. It saves waking that up, which costs more than the write. Nothing
+// is pushed past a hold.
+func (o *outbox) push(direct *directWriter) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pushLocked(direct)
+}
+
+// maxPushes is how many writes of what others post meanwhile a push does.
+const maxPushes = 2
+
+func (o *outbox) pushLocked(direct *directWriter) error {
+	if o.held || o.writing || o.flushing {
+		o.signal()
 		return nil
 	}
-	if direct == nil || o.writing || len(o.parts) > 1 || o.parts[0].joined == nil {
+	for range maxPushes {
+		if o.ended || len(o.parts) != 1 || o.parts[0].joined == nil || direct == nil {
+			break
+		}
+		whole, err := o.pushOne(direct)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			break
+		}
+	}
+	// The writing goroutine waited, or what was posted meanwhile did.
+	if len(o.parts) > 0 || len(o.turns)+len(o.series) > 0 || o.ended || o.finishing {
 		o.more.Signal()
-		return nil
 	}
+	return nil
+}
+
+// pushOne writes the one buffer that waits. It is not whole if there was room
+// for the beginning only.
+func (o *outbox) pushOne(direct *directWriter) (whole bool, err error) {
 	b := o.parts[0].joined
 	o.parts[0] = part{}
 	o.parts = o.parts[:0]
@@ -297,17 +377,14 @@ func (o *outbox) flush(direct *directWriter) error {
 	o.mu.Lock()
 	o.flushing = false
 	o.wroteLocked(n)
-	if n < len(b.B) && err == nil {
+	whole = n == len(b.B)
+	if !whole && err == nil {
 		b.B = b.B[:copy(b.B, b.B[n:])]
 		o.parts = slices.Insert(o.parts, 0, part{joined: b})
 	} else {
 		b.Release()
 	}
-	// The writing goroutine waited, or what was posted meanwhile did.
-	if len(o.parts) > 0 || len(o.turns)+len(o.series) > 0 || o.ended || o.finishing {
-		o.more.Signal()
-	}
-	return err
+	return whole, err
 }
 
 // nextStream picks a stream that is ready, taking turns.
