@@ -51,6 +51,25 @@ func (l *orderedLane) put(call *zrpc.Call) {
 	}
 }
 
+// enter lets the caller, who is the only one to put, run a call itself if
+// nothing runs or waits. leave follows.
+func (l *orderedLane) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running || l.closed {
+		return false
+	}
+	l.running = true
+	return true
+}
+
+func (l *orderedLane) leave() {
+	l.mu.Lock()
+	l.running = false
+	l.changed.Broadcast()
+	l.mu.Unlock()
+}
+
 // work runs the calls that wait, until there are none.
 func (l *orderedLane) work(*zrpc.Call) {
 	l.mu.Lock()

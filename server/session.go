@@ -41,6 +41,7 @@ type session struct {
 	// The client's transaction and upload: ordered lane only.
 	txn    *transaction
 	upload zeolite.BlobUpload
+	early  *commitLock // for the vote that begins: see orderedNow
 
 	iterators iterators
 
@@ -140,6 +141,9 @@ func (s *session) HandleCall(call *zrpc.Call) {
 		s.conn.Hold()
 		s.dispatch(call)
 	case stubs.LaneOrdered:
+		if s.orderedNow(call) {
+			return
+		}
 		s.conn.Flush()
 		s.ordered.put(call)
 	case stubs.LaneFree:
