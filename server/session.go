@@ -71,7 +71,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	})
 	se.late = time.AfterFunc(math.MaxInt64, func() { se.conn.End(errNotRegistered) })
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
-	se.ordered.init(se.dispatch, &s.workers)
+	se.ordered.init(se.dispatch, se.conn.Push, &s.workers)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
 	return se
 }

@@ -373,10 +373,8 @@ func (s *session) TpcFinish(context.Context, stubs.TxnID) (stubs.OptionalTID, er
 }
 
 // RespondTpcFinish commits the transaction. The reply is queued when the
-// transaction is published, and sent when all is done that it may have waited
-// for.
+// transaction is published; the lane sends it when all is done.
 func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stubs.TxnID) {
-	defer s.conn.Push()
 	t, err := s.current(id)
 	switch {
 	case errors.Is(err, zeolite.ErrReadOnly):
