@@ -16,9 +16,9 @@ import (
 // without leaving anything half-done. Byte slices in results belong to the
 // caller, unless a method says otherwise.
 //
-// Some storages can do more: [Undoer], [Packer], [BlobStorage], [QuickLoader]
-// and [Watcher] are the optional abilities. A wrapper that cannot tell by its type whether
-// it has one answers ErrUnsupported and says so in [Info].
+// Some storages can do more: [Undoer], [Packer], [BlobStorage], [QuickLoader],
+// [QuickVoter] and [Watcher] are the optional abilities. A wrapper that cannot
+// tell by its type whether it has one answers ErrUnsupported and says so in [Info].
 type Storage interface {
 	// Info describes the storage as it is now. It is cheap and never fails.
 	Info() Info
@@ -323,6 +323,17 @@ type QuickLoader interface {
 	// answer is not a revision, or if the revision does not fit into buf; then
 	// LoadBefore is to be asked. Data is within buf.
 	LoadNow(oid OID, before TID, buf []byte) (Revision, bool)
+}
+
+// QuickVoter is a storage whose transactions seldom wait for anything before
+// Finish: the server then has small ones voted by the goroutine that reads the
+// connection.
+type QuickVoter interface {
+	// VoteNow says whether a transaction that stores, deletes or checks these
+	// objects, with records of size bytes in all, could be begun, given them
+	// and voted right now without waiting, for a disk or a lock that is held
+	// for long.
+	VoteNow(oids []OID, size int) bool
 }
 
 // Blob is an open, immutable blob: its size and its bytes at any offset. It is

@@ -61,6 +61,24 @@ func (c *commitLocks) acquire(ctx context.Context, oids []zeolite.OID, whole boo
 	}
 }
 
+// try takes the locks of some objects, if that needs no waiting. It returns nil
+// if it does.
+func (c *commitLocks) try(oids []zeolite.OID) *commitLock {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.whole != nil {
+		return nil
+	}
+	for _, oid := range oids {
+		if c.last[oid] != nil {
+			return nil
+		}
+	}
+	l := &commitLock{locks: c, oids: oids, granted: make(chan struct{})}
+	c.enqueue(l)
+	return l
+}
+
 func (c *commitLocks) enqueue(l *commitLock) {
 	if l.whole {
 		for other := range c.active {

@@ -11,9 +11,16 @@
 // The goroutine that reads a connection runs what cannot block (inline), loads
 // that the storage can answer from memory among it (quick.go). What
 // touches the client's transaction or its upload is run in the order in which
-// it arrived, one call at a time (ordered). Everything else only reads and is
+// it arrived, one call at a time (ordered); as long as the transaction is small
+// and nothing has to be waited for, by the reading goroutine too (now.go).
+// Everything else only reads and is
 // run by a few workers (free). So a vote that waits for somebody's locks, or a
 // slow disk, holds up nobody else, not even the same client's loads.
+//
+// Replies are written by the goroutine that made them, if the socket takes them
+// at once, together with what waits for that client already. The connection's
+// writing goroutine does the rest: streams, invalidations, and what the socket
+// did not take.
 //
 // # What a load costs
 //
@@ -27,6 +34,14 @@
 // that way goes to a worker and to the connection's writing goroutine: a record
 // that is not in memory or larger than 20 KiB, an error, a socket that is full,
 // TLS (the writing only), a load that meets a transaction being published.
+//
+// # What a commit costs
+//
+// tpc_begin, the stores and the vote of a small transaction mostly arrive
+// together: one read, the look at each object's record, one write of the reply,
+// all in the reading goroutine. tpc_finish waits for the disk, so it is handed to
+// a worker, which also writes the reply, behind the message with the storage's
+// size and the invalidations of others that wait for the client.
 //
 // # The ordering rules
 //

@@ -12,6 +12,7 @@ import (
 // has a goroutine only while there are some.
 type orderedLane struct {
 	run     func(*zrpc.Call)
+	push    func() // sends what run has queued
 	workers *workers
 
 	mu      sync.Mutex
@@ -26,8 +27,8 @@ type orderedLane struct {
 // two, while the one before goes to disk.
 const orderedBytes = 256 << 10
 
-func (l *orderedLane) init(run func(*zrpc.Call), w *workers) {
-	l.run, l.workers = run, w
+func (l *orderedLane) init(run func(*zrpc.Call), push func(), w *workers) {
+	l.run, l.push, l.workers = run, push, w
 	l.changed.L = &l.mu
 }
 
@@ -51,10 +52,30 @@ func (l *orderedLane) put(call *zrpc.Call) {
 	}
 }
 
-// work runs the calls that wait, until there are none.
-func (l *orderedLane) work(*zrpc.Call) {
+// enter lets the caller, who is the only one to put, run a call itself if
+// nothing runs or waits. leave follows.
+func (l *orderedLane) enter() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.running || l.closed {
+		return false
+	}
+	l.running = true
+	return true
+}
+
+func (l *orderedLane) leave() {
+	l.mu.Lock()
+	l.running = false
+	l.changed.Broadcast()
+	l.mu.Unlock()
+}
+
+// work runs the calls that wait, until there are none. Of each it sends what it
+// queued, and of the last one when the lane is at rest: so that what comes next
+// finds it so.
+func (l *orderedLane) work(*zrpc.Call) {
+	l.mu.Lock()
 	for len(l.calls) > 0 && !l.closed {
 		call := l.calls[0]
 		l.calls[0] = nil
@@ -65,10 +86,17 @@ func (l *orderedLane) work(*zrpc.Call) {
 		l.mu.Lock()
 		l.bytes -= size
 		l.changed.Broadcast()
+		if len(l.calls) > 0 {
+			l.mu.Unlock()
+			l.push()
+			l.mu.Lock()
+		}
 	}
 	l.calls = nil
 	l.running = false
 	l.changed.Broadcast()
+	l.mu.Unlock()
+	l.push()
 }
 
 // waiting returns the number of calls that wait for the one that runs.

@@ -41,6 +41,7 @@ type session struct {
 	// The client's transaction and upload: ordered lane only.
 	txn    *transaction
 	upload zeolite.BlobUpload
+	early  *commitLock // for the vote that begins: see orderedNow
 
 	iterators iterators
 
@@ -70,7 +71,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	})
 	se.late = time.AfterFunc(math.MaxInt64, func() { se.conn.End(errNotRegistered) })
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
-	se.ordered.init(se.dispatch, &s.workers)
+	se.ordered.init(se.dispatch, se.conn.Push, &s.workers)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
 	return se
 }
@@ -140,6 +141,9 @@ func (s *session) HandleCall(call *zrpc.Call) {
 		s.conn.Hold()
 		s.dispatch(call)
 	case stubs.LaneOrdered:
+		if s.orderedNow(call) {
+			return
+		}
 		s.conn.Flush()
 		s.ordered.put(call)
 	case stubs.LaneFree:

@@ -209,24 +209,28 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 }
 
 // lock gets the locks that a transaction needs, unless it has them since an
-// earlier vote. The transaction's time starts now.
-func (s *session) lock(ctx context.Context, t *transaction) (err error) {
-	oids, whole, err := t.objects()
-	if err != nil {
-		return err
-	}
-	if t.locks != nil {
-		if t.locks.covers(oids, whole) {
-			return nil
-		}
-		t.release()
-	}
+// earlier vote, or orderedNow does. The transaction's time starts now.
+func (s *session) lock(ctx context.Context, t *transaction) error {
 	start := time.Now()
-	t.locks, err = s.locks.acquire(ctx, oids, whole)
-	s.counters.lockWaits.observe(time.Since(start))
-	if err != nil {
-		return err
+	if s.early != nil {
+		t.locks, s.early = s.early, nil
+	} else {
+		oids, whole, err := t.objects()
+		if err != nil {
+			return err
+		}
+		if t.locks != nil {
+			if t.locks.covers(oids, whole) {
+				return nil
+			}
+			t.release()
+		}
+		if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
+			s.counters.lockWaits.observe(time.Since(start))
+			return err
+		}
 	}
+	s.counters.lockWaits.observe(time.Since(start))
 	if d := s.opt.TransactionTimeout; d > 0 {
 		conn := s.conn
 		t.timer = time.AfterFunc(d, func() {
@@ -369,10 +373,8 @@ func (s *session) TpcFinish(context.Context, stubs.TxnID) (stubs.OptionalTID, er
 }
 
 // RespondTpcFinish commits the transaction. The reply is queued when the
-// transaction is published, and sent when all is done that it may have waited
-// for.
+// transaction is published; the lane sends it when all is done.
 func (s *session) RespondTpcFinish(ctx context.Context, call *zrpc.Call, id stubs.TxnID) {
-	defer s.conn.Push()
 	t, err := s.current(id)
 	switch {
 	case errors.Is(err, zeolite.ErrReadOnly):

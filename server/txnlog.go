@@ -83,6 +83,9 @@ func (l *txnLog) add(e entry, data []byte) (err error) {
 // len is the number of entries.
 func (l *txnLog) len() int { return int(l.entries.Size() / entrySize) }
 
+// bytes is how many bytes of data there are.
+func (l *txnLog) bytes() int { return int(l.records.Size()) }
+
 // each calls f for all entries, with their numbers, until one fails.
 func (l *txnLog) each(f func(i int, e *entry) error) error {
 	const atOnce = 100

@@ -1,0 +1,46 @@
+package filestorage
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// TestVoteNow asks before votes of several kinds whether they have to wait.
+func TestVoteNow(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reading only what is in memory is known for Linux alone")
+	}
+	db := newDB(t, Options{})
+	db.store(1, 0, "first")
+	undone := db.store(2, db.store(2, 0, "before"), "after")
+	db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		_, err := tx.Undo(ctx, undone)
+		return err
+	})
+	for _, c := range []struct {
+		what string
+		oids []zeolite.OID
+		size int
+		want bool
+	}{
+		{"an object that is there and a new one", []zeolite.OID{1, 77}, 100, true},
+		{"a record that refers to another", []zeolite.OID{1, 2}, 100, false},
+		{"more than is allocated", []zeolite.OID{1}, 2 * allocateChunk, false},
+	} {
+		if got := db.s.VoteNow(c.oids, c.size); got != c.want {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
+	}
+	db.s.space.mu.Lock() // as while somebody allocates
+	if db.s.VoteNow([]zeolite.OID{1}, 100) {
+		t.Error("would have waited for an allocation")
+	}
+	db.s.space.mu.Unlock()
+	db.close()
+	if db.s.VoteNow([]zeolite.OID{1}, 100) {
+		t.Error("a storage that is closed is ready for votes")
+	}
+	db.open()
+}

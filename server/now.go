@@ -1,0 +1,75 @@
+package server
+
+import "github.com/zeolite-go/zeolite/zrpc"
+
+// What a small transaction consists of is taken down by the goroutine that reads
+// the connection, and voted if that need not wait: to hand it to another one
+// takes longer. Only tpc_finish, which waits for the disk, goes to the ordered
+// lane's own goroutine in any case.
+
+// nowBytes and nowObjects bound the transactions for which this is so. More
+// would keep the client's loads waiting.
+const (
+	nowBytes   = 64 << 10
+	nowObjects = 16
+)
+
+// orderedNow runs a call of the ordered lane in the reading goroutine, unless it
+// would have to wait: for calls before it, locks, or a disk. Then the call is as
+// it was.
+func (s *session) orderedNow(call *zrpc.Call) (done bool) {
+	vote := false
+	switch string(call.Name) {
+	case "tpc_begin", "storea", "deleteObject", "checkCurrentSerialInTransaction":
+	case "vote":
+		vote = true
+	default:
+		return false
+	}
+	if !s.ordered.enter() {
+		return false
+	}
+	defer s.ordered.leave()
+	if !s.smallWith(call) || vote && !s.lockNow() {
+		return false
+	}
+	s.conn.Hold()
+	s.dispatch(call)
+	if s.early != nil { // it was no vote of the open transaction
+		s.early.release()
+		s.early = nil
+	}
+	return true
+}
+
+// smallWith says whether the open transaction, if there is one, will be small,
+// and in memory, when it has taken down this call.
+func (s *session) smallWith(call *zrpc.Call) bool {
+	bytes := call.Size()
+	if t := s.txn; t != nil {
+		if t.log.len() > nowObjects {
+			return false
+		}
+		bytes += t.log.bytes()
+	}
+	return bytes <= nowBytes && 4*bytes <= s.opt.Limits.TransactionMemory
+}
+
+// lockNow says whether the open transaction can be voted at once, and takes its
+// locks. Without one the vote fails at once.
+func (s *session) lockNow() bool {
+	t := s.txn
+	if t == nil {
+		return true
+	}
+	// With a blob, or an upload that did not end, there are files to deal with.
+	if s.quickVotes == nil || t.locks != nil || t.failed != nil || len(t.blobs) > 0 || s.upload != nil {
+		return false
+	}
+	oids, whole, err := t.objects()
+	if err != nil || whole || !s.quickVotes.VoteNow(oids, t.log.bytes()) {
+		return false
+	}
+	s.early = s.locks.try(oids)
+	return s.early != nil
+}
