@@ -16,7 +16,7 @@ const nearby = 100 * time.Microsecond
 // nearbyBuffer is the size in bytes of the send buffer for a peer that is near.
 // The kernel doubles it, for what it needs itself. It is enough to send 15
 // Gbit/s over the longest way that counts as near.
-const nearbyBuffer = 128 << 10
+const nearbyBuffer = 160 << 10
 
 // boundSendBuffer keeps the kernel from having megabytes under way to a peer
 // that is near. A long way has to be filled; on a short one they only wait at
