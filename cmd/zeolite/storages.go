@@ -19,6 +19,9 @@ import (
 func openStorage(ctx context.Context, spec config.Spec, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
 	switch spec := spec.(type) {
 	case *config.FileStorage:
+		if err := needDirectory(spec.Path); err != nil {
+			return nil, err
+		}
 		return filestorage.OpenContext(ctx, spec.Path, filestorage.Options{
 			Create:        spec.Create,
 			ReadOnly:      readOnly || spec.ReadOnly,
