@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/config"
 	"github.com/zeolite-go/zeolite/server/filestorage"
 	"github.com/zeolite-go/zeolite/server/storagetest"
 	"github.com/zeolite-go/zeolite/tests/serving"
@@ -270,6 +272,19 @@ func TestWrongCommandLines(t *testing.T) {
 	} {
 		if code, _ := zeoliteCommand(t, args...); code != 2 {
 			t.Errorf("zeolite %s: exit code %d, want 2", strings.Join(args, " "), code)
+		}
+	}
+}
+
+// TestNoDirectory: what is missing is the directory, and not the lock, whatever
+// the database is opened for.
+func TestNoDirectory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "var", "Data.fs")
+	_, copying := (&target{name: path, writable: true}).open(t.Context())
+	_, serving := openStorage(t.Context(), &config.FileStorage{Path: path}, false, slog.New(slog.DiscardHandler))
+	for _, err := range []error{copying, serving} {
+		if err == nil || !strings.Contains(err.Error(), "make it first") {
+			t.Errorf("it said: %v", err)
 		}
 	}
 }

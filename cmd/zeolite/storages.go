@@ -23,6 +23,9 @@ func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog
 	readOnly := how.readOnly
 	switch spec := spec.(type) {
 	case *config.FileStorage:
+		if err := needDirectory(spec.Path); err != nil {
+			return nil, err
+		}
 		return filestorage.OpenContext(ctx, spec.Path, filestorage.Options{
 			Create:        spec.Create,
 			ReadOnly:      readOnly || spec.ReadOnly,

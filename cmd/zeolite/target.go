@@ -51,6 +51,9 @@ func (t *target) direct() bool { return t.isFile() || isDSN(t.name) }
 func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if t.isFile() {
+		if err := needDirectory(t.name); err != nil {
+			return nil, err
+		}
 		return filestorage.OpenContext(ctx, t.name, filestorage.Options{
 			ReadOnly: !t.writable, BlobDir: t.blobs, PackDangling: t.packDangling, Logger: log,
 		})
@@ -80,6 +83,15 @@ func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 		Logger:      log,
 		Progress:    t.progress,
 	})
+}
+
+// needDirectory fails if there is no directory for a file.
+func needDirectory(file string) error {
+	dir := filepath.Dir(file)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no directory %s for %s: make it first", dir, filepath.Base(file))
+	}
+	return nil
 }
 
 // use opens the storage for f, whose context ends when the user interrupts.
