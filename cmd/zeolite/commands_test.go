@@ -281,7 +281,7 @@ func TestWrongCommandLines(t *testing.T) {
 func TestNoDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "var", "Data.fs")
 	_, copying := (&target{name: path, writable: true}).open(t.Context())
-	_, serving := openStorage(t.Context(), &config.FileStorage{Path: path}, false, slog.New(slog.DiscardHandler))
+	_, serving := openStorage(t.Context(), &config.FileStorage{Path: path}, howToOpen{}, slog.New(slog.DiscardHandler))
 	for _, err := range []error{copying, serving} {
 		if err == nil || !strings.Contains(err.Error(), "make it first") {
 			t.Errorf("it said: %v", err)

@@ -230,6 +230,9 @@ func (t *Txn) layout(g *generation, tid zeolite.TID, pos int64) error {
 			continue
 		}
 		prev, known := g.index.get(r.oid)
+		if prev == unreadable {
+			return errUnreadable
+		}
 		if r.checked && (r.seenIn != g || r.seenPos != prev) {
 			if err := g.stillCurrent(r, prev, known); err != nil {
 				return err
