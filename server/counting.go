@@ -63,6 +63,14 @@ func (r running) end() {
 	}
 }
 
+// takeBack undoes begin: somebody else will run the call.
+func (c *serverCounters) takeBack(call *zrpc.Call, r running) {
+	c.received.Add(-int64(call.Size()) - frameHeader)
+	if r.method != nil {
+		r.method.running.Add(-1)
+	}
+}
+
 // failed counts a call that is answered with an exception.
 func (c *serverCounters) failed(call *zrpc.Call) {
 	if m := c.methods[string(call.Name)]; m != nil {

@@ -53,7 +53,7 @@ func (q quickSession) RespondLoadBefore(_ context.Context, call *zrpc.Call, oid 
 	if rev.End != 0 {
 		call.SendReply(m)
 	} else if !call.SendReplyIf(m, &q.publisher.epoch, epoch) {
-		running.end()
+		q.server.counters.takeBack(call, running)
 		return
 	}
 	q.unanswered = false

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -69,6 +70,43 @@ func TestStats(t *testing.T) {
 			t.Errorf("%d bytes were sent, and %d before", now.Sent, st.Sent)
 		}
 	})
+}
+
+// overtaken is a storage in which something is published during each load that
+// need not wait.
+type overtaken struct {
+	zeolite.Storage
+	publish func()
+}
+
+func (o *overtaken) LoadNow(oid zeolite.OID, before zeolite.TID, _ []byte) (zeolite.Revision, bool) {
+	rev, err := o.LoadBefore(context.Background(), oid, before)
+	o.publish()
+	return rev, err == nil
+}
+
+// A load that has to be made again is counted once.
+func TestStatsOfOvertakenLoad(t *testing.T) {
+	storage := &overtaken{Storage: newMemory(t)}
+	s := startServer(t, storage, Options{})
+	storage.publish = func() { s.exports["1"].publisher.epoch.Add(2) }
+	c := s.connect(t, zrpc.Msgpack)
+	c.send("tpc_begin", 7, []byte{}, []byte{}, zrpc.NewDict(), nil, " ")
+	c.send("storea", zeolite.OID(1), zeolite.ZeroTID, []byte("0123456789"), 7)
+	c.call("vote", 7)
+	tidOf(t, c.call("tpc_finish", 7))
+	eventually(t, "the commit is counted", func() bool { return s.Stats().calls("tpc_finish").Time.Count == 1 })
+	before := s.Stats().Received
+	c.call("loadBefore", zeolite.OID(1), zeolite.MaxTID)
+	first := s.Stats().Received - before
+	eventually(t, "the load is counted", func() bool { return s.Stats().calls("loadBefore").Time.Count > 0 })
+	st := s.Stats()
+	if load := st.calls("loadBefore"); load.Time.Count != 1 || load.Running != 0 || st.Storages[0].Loads != 1 {
+		t.Errorf("counted as %+v, %d loads", load, st.Storages[0].Loads)
+	}
+	if first > 100 {
+		t.Errorf("%d bytes were received", first)
+	}
 }
 
 func TestHistogram(t *testing.T) {
