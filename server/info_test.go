@@ -114,7 +114,7 @@ func TestHistory(t *testing.T) {
 				t.Errorf("size is %v", n)
 			}
 		}
-		for size, want := range map[int]int{0: 0, 1: 1, -5: 0, math.MaxInt64: 2} {
+		for size, want := range map[int]int{0: 0, 1: 1, -5: 0, math.MaxInt: 2} {
 			if got := tupleOf(t, p.call("history", zeolite.OID(1), size)); len(got) != want {
 				t.Errorf("history of size %d: %d entries, want %d", size, len(got), want)
 			}

@@ -81,7 +81,7 @@ func converse(t testing.TB, enc zrpc.Encoding, h handlerFunc, payloads ...[]byte
 	for rest := f.out.Bytes(); len(rest) > 0; {
 		var p []byte
 		var err error
-		if p, rest, err = zrpc.ParseFrame(rest, zrpc.MaxFrame); err != nil {
+		if p, rest, err = zrpc.ParseFrame(rest, 64<<20); err != nil {
 			t.Fatalf("answer: %v", err)
 		}
 		answers = append(answers, decode(t, enc, p))

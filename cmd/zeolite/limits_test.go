@@ -3,7 +3,7 @@ package main
 import "testing"
 
 func TestSize(t *testing.T) {
-	for text, want := range map[string]size{"1": 1, "1048576": 1 << 20, "512KiB": 512 << 10, "1.5MiB": 3 << 19, "2G": 2 << 30, "3kB": 3 << 10} {
+	for text, want := range map[string]size{"1": 1, "1048576": 1 << 20, "512KiB": 512 << 10, "1.5MiB": 3 << 19, "1G": 1 << 30, "3kB": 3 << 10} {
 		var s size
 		if err := s.Set(text); err != nil || s != want {
 			t.Errorf("Set(%q) = %d, %v, want %d", text, s, err, want)

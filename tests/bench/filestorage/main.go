@@ -240,7 +240,7 @@ func measure(args []string) (result, error) {
 	if err != nil {
 		return result{}, fmt.Errorf("%v: %w", args, err)
 	}
-	r := result{memory: cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss}
+	r := result{memory: int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)}
 	_, err = fmt.Sscan(string(out), &r.seconds, &r.answer)
 	return r, err
 }

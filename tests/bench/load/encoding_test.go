@@ -62,7 +62,7 @@ var values = []struct {
 	{0, []scalar{{kind: integer}}},
 	{127, []scalar{{kind: integer, n: 127}}},
 	{128, []scalar{{kind: integer, n: 128}}},
-	{1 << 40, []scalar{{kind: integer, n: 1 << 40}}},
+	{int64(1) << 40, []scalar{{kind: integer, n: 1 << 40}}},
 	{-5, []scalar{{kind: integer, n: -5}}},
 	{uint64(7), []scalar{{kind: bytesKind, b: []byte{0, 0, 0, 0, 0, 0, 0, 7}}}},
 	{pair{1, 2}, []scalar{{kind: bytesKind, b: []byte{0, 0, 0, 0, 0, 0, 0, 1}}, {kind: bytesKind, b: []byte{0, 0, 0, 0, 0, 0, 0, 2}}}},
