@@ -320,3 +320,27 @@ func TestPackDanglingReferences(t *testing.T) {
 		t.Errorf("nothing was packed (%v)", err)
 	}
 }
+
+// A file to pack must be there, and packing it without its blobs says so.
+func TestPackOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "Data.fs")
+	if err := pack([]string{path}); err == nil || !strings.Contains(err.Error(), "nothing to pack") {
+		t.Errorf("it said: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a database was made")
+	}
+	blobs := filepath.Join(dir, "blobs")
+	if said := withoutBlobs(path); strings.Contains(said, blobs) {
+		t.Errorf("without blobs it said: %s", said)
+	}
+	s, err := filestorage.Open(path, filestorage.Options{BlobDir: blobs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if said := withoutBlobs(path); !strings.Contains(said, blobs) {
+		t.Errorf("it said: %s", said)
+	}
+}

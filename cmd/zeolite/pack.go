@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -41,6 +42,14 @@ func pack(args []string) error {
 	if *dangling && !t.isFile() {
 		return &usageError{"--allow-dangling works on files only: stop the server, or set pack-gc false in its configuration"}
 	}
+	if t.isFile() {
+		if _, err := os.Stat(t.name); err != nil {
+			return fmt.Errorf("there is nothing to pack: %w", err)
+		}
+		if t.blobs == "" {
+			fmt.Fprintln(os.Stderr, withoutBlobs(t.name))
+		}
+	}
 	t.packDangling = *dangling
 	ctx, stop := interruptible()
 	defer stop()
@@ -76,6 +85,19 @@ func pack(args []string) error {
 	fmt.Fprintf(os.Stdout, "Packed to %s in %s: %s, was %s\n", when.UTC().Format(time.DateTime),
 		time.Since(start).Round(time.Millisecond), byteCount(after), byteCount(before))
 	return nil
+}
+
+// withoutBlobs says what packing a file without its blobs means.
+func withoutBlobs(file string) string {
+	const text = "Without -b DIR, the files of blobs that are packed away stay."
+	dir := filepath.Dir(file)
+	for _, name := range []string{"blobs", "blobstorage", filepath.Join("..", "blobstorage")} {
+		blobs := filepath.Join(dir, name)
+		if _, err := os.Stat(filepath.Join(blobs, ".layout")); err == nil {
+			return fmt.Sprintf("%s %s looks like the directory of blobs.", text, blobs)
+		}
+	}
+	return text
 }
 
 // showElapsed says that a server is packing: the protocol does not tell how
