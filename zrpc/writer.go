@@ -1,0 +1,175 @@
+package zrpc
+
+import (
+	"errors"
+	"io"
+	"net"
+	"runtime"
+)
+
+// writer is the writing goroutine of a connection.
+type writer struct {
+	nc    net.Conn
+	out   *outbox
+	enc   Encoding
+	files *fileSender // nil where sendfile does not work
+	bufs  net.Buffers
+	flow  int // bytes of streams since Gosched
+}
+
+// run writes until the outbox ends or something fails.
+func (w *writer) run() error {
+	var parts []part
+	for {
+		var st *stream
+		var ok bool
+		parts, st, ok = w.out.take(parts)
+		if !ok {
+			return nil
+		}
+		if len(parts) > 0 {
+			if err := w.writeParts(parts); err != nil {
+				return err
+			}
+		}
+		if st != nil {
+			if err := w.step(st); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// step sends the next message of a stream.
+func (w *writer) step(st *stream) error {
+	m := newMessage(w.enc)
+	defer m.free()
+	err := st.it.Next(m)
+	if err == nil {
+		err = m.Err()
+	}
+	switch {
+	case err == nil:
+		m.seal()
+		w.out.sent.Add(int64(m.size()))
+		n := m.size()
+		err = w.writeMessage(m)
+		w.rest(n)
+		return err
+	case errors.Is(err, io.EOF):
+		w.out.remove(st)
+		st.it.Close()
+		return nil
+	case errors.Is(err, ErrNotReady):
+		w.out.park(st)
+		return nil
+	}
+	return err
+}
+
+// writeParts sends all parts in one system call, as far as they are in memory.
+func (w *writer) writeParts(parts []part) error {
+	var err error
+	n := 0
+	w.bufs = w.bufs[:0]
+	for _, p := range parts {
+		switch {
+		case p.joined != nil:
+			n += len(p.joined.B)
+			w.bufs = append(w.bufs, p.joined.B)
+		case p.shared != nil:
+			n += len(p.shared)
+			w.bufs = append(w.bufs, p.shared)
+		case p.m.body.File != nil:
+			n += p.m.size()
+			if err == nil {
+				err = w.flush()
+			}
+			if err == nil {
+				err = w.writeMessage(p.m)
+			}
+		default:
+			n += p.m.size()
+			w.bufs = append(w.bufs, p.m.head())
+			for _, b := range [...][]byte{p.m.body.Bytes, p.m.tail()} {
+				if len(b) > 0 {
+					w.bufs = append(w.bufs, b)
+				}
+			}
+		}
+	}
+	if err == nil {
+		err = w.flush()
+	}
+	for i, p := range parts {
+		p.free()
+		parts[i] = part{}
+	}
+	w.out.sent.Add(int64(n))
+	w.out.wrote(n)
+	return err
+}
+
+func (w *writer) flush() error {
+	switch len(w.bufs) {
+	case 0:
+		return nil
+	case 1:
+		_, err := w.nc.Write(w.bufs[0])
+		w.bufs = w.bufs[:0]
+		return err
+	}
+	// WriteTo consumes the slice it is called on; keep ours.
+	all := w.bufs
+	_, err := w.bufs.WriteTo(w.nc)
+	clear(all)
+	w.bufs = all[:0]
+	return err
+}
+
+// writeMessage sends one message. If its body is in a file, that is done by
+// sendfile, or by copying the body behind the head, so that it is one write.
+func (w *writer) writeMessage(m *Message) error {
+	if m.body.File != nil && w.files != nil && m.body.Len() >= sendfileFrom {
+		return w.files.write(m)
+	}
+	head, tail := m.head(), m.tail()
+	n := m.body.Len()
+	if n == 0 {
+		_, err := w.nc.Write(m.Buf)
+		return err
+	}
+	buf := GetBuffer(m.size())
+	defer buf.Release()
+	copy(buf.B, head)
+	body := buf.B[len(head) : len(head)+n]
+	if m.body.File != nil {
+		if k, err := m.body.File.ReadAt(body, m.body.Off); k < n {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	} else {
+		copy(body, m.body.Bytes)
+	}
+	copy(buf.B[len(head)+n:], tail)
+	_, err := w.nc.Write(buf.B)
+	return err
+}
+
+// lookAfter is how many bytes of streams are sent before others have their turn.
+const lookAfter = 256 << 10
+
+// rest is called when n bytes of a stream were sent, and lets others have the
+// processor: threads, and every now and then goroutines. A stream whose peer is
+// fast never blocks, and while it runs nothing makes Go's scheduler look at the
+// network, not even on an idle processor: a call on another connection was
+// noticed after 10 to 20 ms. Gosched wakes a thread that looks.
+func (w *writer) rest(n int) {
+	if w.flow += n; w.flow >= lookAfter {
+		w.flow = 0
+		runtime.Gosched()
+	}
+	yield()
+}
