@@ -51,6 +51,9 @@ func TestCalls(t *testing.T) {
 	}
 }
 
+// large needs more than 32 bits, where an int has them.
+var large int64 = 1 << 40
+
 // values are arguments of all kinds, and the scalars they are read as.
 var values = []struct {
 	v    any
@@ -62,7 +65,7 @@ var values = []struct {
 	{0, []scalar{{kind: integer}}},
 	{127, []scalar{{kind: integer, n: 127}}},
 	{128, []scalar{{kind: integer, n: 128}}},
-	{int64(1) << 40, []scalar{{kind: integer, n: 1 << 40}}},
+	{int(large), []scalar{{kind: integer, n: int64(int(large))}}},
 	{-5, []scalar{{kind: integer, n: -5}}},
 	{uint64(7), []scalar{{kind: bytesKind, b: []byte{0, 0, 0, 0, 0, 0, 0, 7}}}},
 	{pair{1, 2}, []scalar{{kind: bytesKind, b: []byte{0, 0, 0, 0, 0, 0, 0, 1}}, {kind: bytesKind, b: []byte{0, 0, 0, 0, 0, 0, 0, 2}}}},
