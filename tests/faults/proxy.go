@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // maxFrame bounds what the proxy buffers of one frame.
@@ -56,6 +57,9 @@ type Proxy struct {
 // direction.
 type link struct {
 	client, server net.Conn
+	// deaf are the sides that get nothing any more: of a client and a server
+	// that is fast, the answer could else be there before the cut.
+	deaf map[net.Conn]*atomic.Bool
 }
 
 // NewProxy listens on a port of its own and forwards to target, a TCP address.
@@ -131,7 +135,7 @@ func (p *Proxy) accept() {
 			c.Close() // as if nobody listened
 			continue
 		}
-		l := &link{client: c, server: s}
+		l := &link{client: c, server: s, deaf: map[net.Conn]*atomic.Bool{c: {}, s: {}}}
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
@@ -166,6 +170,12 @@ func (p *Proxy) forward(dir Direction, from, to net.Conn, l *link) {
 		if when == Before {
 			l.close()
 			return
+		}
+		if when == After {
+			l.deaf[from].Store(true)
+		}
+		if l.deaf[to].Load() {
+			continue
 		}
 		if _, err := to.Write(frame); err != nil {
 			l.close()
