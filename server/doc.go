@@ -13,8 +13,7 @@
 // touches the client's transaction or its upload is run in the order in which
 // it arrived, one call at a time (ordered); as long as the transaction is small
 // and nothing has to be waited for, by the reading goroutine too (now.go).
-// Everything else only reads and is
-// run by a few workers (free). So a vote that waits for somebody's locks, or a
+// Everything else only reads and is run by a few workers (free). So a vote that waits for somebody's locks, or a
 // slow disk, holds up nobody else, not even the same client's loads.
 //
 // Replies are written by the goroutine that made them, if the socket takes them

@@ -22,16 +22,7 @@ const nearbyBuffer = 160 << 10
 // that is near. A long way has to be filled; on a short one they only wait at
 // the other end, to be read before the reply that is behind them.
 func boundSendBuffer(nc net.Conn) {
-	tcp, ok := tcpConn(nc)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		// Failure costs latency only, so it is not reported.
+	tcpControl(nc, func(fd uintptr) {
 		if rtt, ok := roundTrip(fd); ok && rtt <= nearby {
 			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, nearbyBuffer)
 		}

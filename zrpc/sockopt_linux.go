@@ -13,16 +13,7 @@ const tcpNotSentLowat = 25
 // than fill megabytes of socket buffer, and an ordinary message posted
 // meanwhile has little in front of it.
 func setNotSentLowat(nc net.Conn, n int) {
-	tcp, ok := tcpConn(nc)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return
-	}
-	// Failure costs latency only, so it is not reported.
-	_ = raw.Control(func(fd uintptr) {
+	tcpControl(nc, func(fd uintptr) {
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, n)
 	})
 }

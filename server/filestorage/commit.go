@@ -91,11 +91,11 @@ func canLog(group []*Txn) bool {
 
 // writeLogged writes a group to the log, and then to Data.fs.
 func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeolite.TID, dirs *dirSyncs) (end int64, err error) {
+	var size int64
 	for _, t := range group {
-		end += t.reserved
+		size += t.reserved
 	}
-	b := s.wal.buffer(end)
-	b = b[:walHeaderLen]
+	b := s.wal.buffer(size)[:walHeaderLen]
 	for _, t := range group {
 		b = append(b, t.stage.buf...)
 		b[len(b)-len(t.stage.buf)+statusOffset] = t.meta.Status
@@ -104,15 +104,13 @@ func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeoli
 	if err := dirs.wait(); err != nil {
 		return 0, err
 	}
-	size := end
-	end += pos
 	if err := s.wal.append(b[:cap(b)], size, pos, g.lastTID()); err != nil {
 		return 0, err
 	}
 	if _, err := g.file.WriteAt(b[walHeaderLen:], pos); err != nil {
 		return 0, err
 	}
-	return end, nil
+	return pos + size, nil
 }
 
 // writeSynced writes a group to Data.fs, with two syncs.

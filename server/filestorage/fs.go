@@ -66,8 +66,11 @@ func (OSFileSystem) CreateLog(name string, perm fs.FileMode) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return logFile{osFile{f}}, nil
 }
+
+// logFile is a file of CreateLog.
+type logFile struct{ osFile }
 
 // Rename implements FileSystem.
 func (OSFileSystem) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }

@@ -33,22 +33,16 @@ func datasync(f *os.File) error {
 
 // createLog makes a file that is written past the page cache, where the file
 // system can do that, and without a call to sync.
-func createLog(name string, perm fs.FileMode) (File, error) {
+func createLog(name string, perm fs.FileMode) (*os.File, error) {
 	const flags = os.O_RDWR | os.O_CREATE | os.O_TRUNC | syscall.O_DSYNC
 	f, err := os.OpenFile(name, flags|syscall.O_DIRECT, perm)
 	if errors.Is(err, syscall.EINVAL) {
 		f, err = os.OpenFile(name, flags, perm)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &logFile{osFile{f}}, nil
+	return f, err
 }
 
-// logFile is a file of createLog.
-type logFile struct{ osFile }
-
-func (f *logFile) WriteAt(b []byte, off int64) (int, error) {
+func (f logFile) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.osFile.WriteAt(b, off)
 	if n == 0 && errors.Is(err, syscall.EINVAL) {
 		// Some file systems take O_DIRECT, but then do not write so.
@@ -60,7 +54,7 @@ func (f *logFile) WriteAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (f *logFile) clearDirect() error {
+func (f logFile) clearDirect() error {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags&^unix.O_DIRECT)

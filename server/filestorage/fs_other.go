@@ -18,19 +18,12 @@ func checkFreeSpace(*os.File, int64) error { return errors.ErrUnsupported }
 // directory, and there is no common way to tell.
 func ignoreUnsupportedSync(error) error { return nil }
 
-// createLog makes a file that is synced after each write.
-func createLog(name string, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
-	if err != nil {
-		return nil, err
-	}
-	return &logFile{osFile{f}}, nil
+// createLog makes a file; WriteAt syncs it after each write.
+func createLog(name string, perm fs.FileMode) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
 }
 
-// logFile is a file of createLog.
-type logFile struct{ osFile }
-
-func (f *logFile) WriteAt(b []byte, off int64) (int, error) {
+func (f logFile) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.osFile.WriteAt(b, off)
 	if err == nil {
 		err = f.Sync()

@@ -77,9 +77,9 @@ func aligned(n int) []byte {
 	return b[skip : skip+n]
 }
 
-// append, after open, makes an entry of the n bytes of transactions that buffer's b has
-// behind the header; they will be at pos in Data.fs, after the transaction
-// last. When it returns, they are durable. After an error they may be there or
+// append, after open, makes an entry of the n bytes of transactions that
+// buffer's b has behind the header; they will be at pos in Data.fs, after the
+// transaction last. When it returns, they are durable. After an error they may be there or
 // not: void makes sure that they are not.
 func (w *wal) append(b []byte, n, pos int64, last zeolite.TID) error {
 	need := walBlocks(n)

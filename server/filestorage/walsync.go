@@ -54,7 +54,8 @@ func signal(c chan struct{}) {
 // start begins to follow the commits, until the storage is stopped.
 func (d *dataSync) start() { d.following.Go(d.follow) }
 
-// follow brings Data.fs to the disk behind the commits: every so often while there are any, or when somebody is in a hurry.
+// follow brings Data.fs to the disk behind the commits: every so often while
+// there are any, or when somebody is in a hurry.
 func (d *dataSync) follow() {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
