@@ -58,10 +58,10 @@ func TestWork(t *testing.T) {
 			return FanOut(o, 10*time.Millisecond)
 		}, 0},
 		{"slow loads", few, func(o Options) (*Result, error) {
-			return SlowReaders(o, Slow{Readers: 2, Rate: 1 << 20, Loads: 1000}, time.Millisecond)
+			return SlowReaders(o, Slow{Readers: 2, Rate: 1 << 20, Loads: 1000})
 		}, 0},
 		{"slow blobs", few, func(o Options) (*Result, error) {
-			return SlowReaders(o, Slow{Readers: 2, Rate: 1 << 20, BlobSize: 100_000}, time.Millisecond)
+			return SlowReaders(o, Slow{Readers: 2, Rate: 1 << 20, BlobSize: 100_000})
 		}, 0},
 	} {
 		for _, encoding := range []byte("MZ") {

@@ -24,9 +24,9 @@ type Slow struct {
 // no matter of the server's.
 const smallBuffer = 64 << 10
 
-// SlowReaders measures what Slow clients do to others: the latency of loads at
-// a fixed pace on a connection of its own, while they read.
-func SlowReaders(o Options, s Slow, pace time.Duration) (*Result, error) {
+// SlowReaders lets clients read slowly. What counts as an operation is what one
+// of them reads at once.
+func SlowReaders(o Options, s Slow) (*Result, error) {
 	o.setDefaults()
 	serials, err := Prepare(o)
 	if err != nil {
@@ -40,9 +40,7 @@ func SlowReaders(o Options, s Slow, pace time.Duration) (*Result, error) {
 			return nil, err
 		}
 	}
-	quiet := o
-	quiet.Pace, quiet.Conns, quiet.Depth = pace, 1, 1
-	work := []worker{loader(quiet, serials, 0)}
+	var work []worker
 	for range s.Readers {
 		work = append(work, func(c *Conn, m *meter) error {
 			if tcp, ok := c.net.(*net.TCPConn); ok {
@@ -74,7 +72,7 @@ func (s *slowConn) loads(o Options, m *meter, n int, serials []uint64) error {
 	})
 	defer s.Close()
 	for !m.window.over(time.Now()) {
-		err := s.step(func(msg message) error {
+		err := s.step(m, func(msg message) error {
 			oid := msg.pair[0]
 			if oid < o.FirstOID || oid-o.FirstOID >= uint64(len(serials)) {
 				return errOtherRecord
@@ -94,7 +92,7 @@ func (s *slowConn) download(m *meter, d *download) error {
 		return err
 	}
 	for !m.window.over(time.Now()) {
-		err := s.step(func(msg message) error {
+		err := s.step(m, func(msg message) error {
 			if !msg.oneWay {
 				return startDownload(s.Conn, d)
 			}
@@ -118,27 +116,29 @@ type slowConn struct {
 
 // step waits until the next bytes are due, reads them, and looks at the
 // messages that are complete.
-func (s *slowConn) step(each func(message) error) error {
+func (s *slowConn) step(m *meter, each func(message) error) error {
 	due := s.start.Add(time.Duration(s.read) * time.Second / time.Duration(s.rate))
 	time.Sleep(time.Until(due))
-	before := len(s.in) - s.Conn.read
+	start, before := time.Now(), len(s.in)-s.Conn.read
 	if err := s.receive(); err != nil {
 		return err
 	}
-	s.read += int64(len(s.in) - before)
+	n := int64(len(s.in) - before)
+	s.read += n
+	m.done(start, s.now, n)
 	for s.buffered() {
 		payload, err := s.frame()
 		if err != nil {
 			return err
 		}
-		m, err := parse(s.enc, payload)
+		msg, err := parse(s.enc, payload)
 		if err != nil {
 			return err
 		}
-		if m.failed {
-			return m.failure(s.enc)
+		if msg.failed {
+			return msg.failure(s.enc)
 		}
-		if err := each(m); err != nil {
+		if err := each(msg); err != nil {
 			return err
 		}
 	}

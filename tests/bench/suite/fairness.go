@@ -73,7 +73,6 @@ func besideStream(o load.Options, work string, stream func(load.Options) (*load.
 	m := Measurement{Extra: map[string]float64{}}
 	quiet, err := startApart(o, work)
 	if err == nil {
-		quiet.begin()
 		err = quiet.take(m, "quiet")
 	}
 	if err != nil {
@@ -155,18 +154,24 @@ func startApart(o load.Options, work string) (*apart, error) {
 // begin lets it begin.
 func (a *apart) begin() { a.in.Close() }
 
-// take waits until it has ended.
+// take waits until it has ended, and puts what it measured into the result.
 func (a *apart) take(m Measurement, where string) error {
-	a.begin() // if a failure was first
-	var s load.Summary
-	err := errors.Join(json.NewDecoder(a.out).Decode(&s), a.cmd.Wait())
-	if err == nil && s.Ops == 0 {
-		err = errNothing
-	}
+	s, err := a.summary()
 	if err == nil {
 		takeLoads(m, where, s)
 	}
 	return err
+}
+
+// summary waits until it has ended, and returns what it measured. It lets it
+// begin, if nobody has: a failure may have been first.
+func (a *apart) summary() (s load.Summary, err error) {
+	a.begin()
+	err = errors.Join(json.NewDecoder(a.out).Decode(&s), a.cmd.Wait())
+	if err == nil && s.Ops == 0 {
+		err = errNothing
+	}
+	return s, err
 }
 
 var errNothing = errors.New("nothing was done in the time")
@@ -200,8 +205,16 @@ func (s *Suite) slowReaders() error {
 	})
 }
 
+// slowReading measures loads alone, and beside slow readers: from a process of
+// its own, as besideStream does.
 func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, error) {
-	quiet, err := load.SlowReaders(o, load.Slow{BlobSize: what.BlobSize}, pace)
+	loads := o
+	loads.Pace = pace
+	quiet, err := startApart(loads, "load")
+	if err != nil {
+		return Measurement{}, err
+	}
+	alone, err := quiet.summary()
 	if err != nil {
 		return Measurement{}, err
 	}
@@ -210,14 +223,23 @@ func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, e
 		return Measurement{}, err
 	}
 	_ = process.ResetPeak(server.PID) // else the growth is one since the start
-	r, err := load.SlowReaders(o, what, pace)
+	beside, err := startApart(loads, "load")
 	if err != nil {
 		return Measurement{}, err
 	}
+	o.Ready = beside.begin
+	read, err := load.SlowReaders(o, what)
+	if err == nil && read.Bytes == 0 {
+		err = errNothing
+	}
+	with, besideErr := beside.summary()
+	if err := errors.Join(err, besideErr); err != nil {
+		return Measurement{}, err
+	}
 	after, err := process.MemoryOf(server.PID)
-	return Measurement{Summary: r.Summary(), Extra: map[string]float64{
+	return Measurement{Summary: with, Extra: map[string]float64{
 		"growth MiB": float64(after.Peak-before.Resident) / (1 << 20),
-		"p99 quiet":  quiet.Summary().P99,
-		"p99 ratio":  r.Summary().P99 / quiet.Summary().P99,
+		"p99 quiet":  alone.P99,
+		"p99 ratio":  with.P99 / alone.P99,
 	}}, err
 }
