@@ -96,8 +96,14 @@ func compare(c net.Conn, in []byte, size int64) error {
 }
 
 // receive writes what comes to a file, syncs it, answers, and goes on with a
-// new file.
+// new file. As with blobs all stay: memory and disk that are free again at once
+// are cheaper than others. They are removed in the end.
 func receive(c net.Conn, dir string, size int64) error {
+	dir, err := os.MkdirTemp(dir, "received-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
 	in := make([]byte, buffer)
 	for {
 		if err := receiveOne(c, dir, in, size); err != nil {
@@ -110,12 +116,11 @@ func receive(c net.Conn, dir string, size int64) error {
 }
 
 func receiveOne(c net.Conn, dir string, in []byte, size int64) error {
-	f, err := os.CreateTemp(dir, "received-")
+	f, err := os.CreateTemp(dir, "")
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	defer os.Remove(f.Name())
 	for left := size; left > 0; {
 		n, err := c.Read(in[:min(int64(len(in)), left)])
 		if err != nil {
