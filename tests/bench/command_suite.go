@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"regexp"
+	"syscall"
 	"time"
 
 	"github.com/zeolite-go/zeolite/tests/bench/floor"
@@ -49,6 +52,14 @@ func suiteCommand(args []string) error {
 	if c.Time == 0 {
 		c.Time = map[bool]time.Duration{false: 3 * time.Second, true: time.Second / 2}[c.Quick]
 	}
+	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer restore()
+	c.Stop = ctx.Done()
+	quiet := context.AfterFunc(ctx, func() {
+		restore()
+		fmt.Fprintln(os.Stderr, "ending when the turn under way is over; the same signal once more ends at once")
+	})
+	defer quiet()
 	return suite.Run(c)
 }
 

@@ -33,7 +33,13 @@ type Config struct {
 	Only, Except *regexp.Regexp
 	// Scratch is where databases are, on the disk that is to be measured.
 	Scratch string
+	// Stop, when it is closed, ends the run after the turn that is under way,
+	// with [ErrStopped]. What is known of that case is not kept.
+	Stop <-chan struct{}
 }
+
+// ErrStopped says that a run was stopped before its end.
+var ErrStopped = errors.New("stopped before the end")
 
 // A Suite is a run. One goroutine may use it.
 type Suite struct {
@@ -84,7 +90,19 @@ func Run(c Config) error {
 	for _, scenario := range scenarios {
 		errs = append(errs, scenario(s), s.stopAll())
 	}
+	if s.stopped() {
+		errs = append(errs, ErrStopped)
+	}
 	return errors.Join(errs...)
+}
+
+func (s *Suite) stopped() bool {
+	select {
+	case <-s.Stop:
+		return true
+	default: // also if there is no channel
+		return false
+	}
 }
 
 // A Contender is one side of a comparison.
@@ -105,7 +123,7 @@ type Case struct {
 // wants tells whether a case is to be run.
 func (s *Suite) wants(scenario, name string) bool {
 	full := scenario + "/" + name
-	return (s.Only == nil || s.Only.MatchString(full)) && (s.Except == nil || !s.Except.MatchString(full))
+	return (s.Only == nil || s.Only.MatchString(full)) && (s.Except == nil || !s.Except.MatchString(full)) && !s.stopped()
 }
 
 // run lets the contenders of a case take turns, and keeps what they did.
@@ -125,6 +143,9 @@ func (s *Suite) run(c Case) error {
 				errs = append(errs, fmt.Errorf("%s/%s: %s: %s", c.Scenario, c.Name, contender.Name, run.Error))
 			}
 			result.Runs = append(result.Runs, run)
+			if s.stopped() {
+				return errors.Join(errs...)
+			}
 		}
 	}
 	result.print(os.Stdout)
