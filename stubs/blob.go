@@ -9,7 +9,8 @@ import (
 )
 
 // ChunkSize is the number of bytes of a blob that one message carries, except
-// the last. A receiver takes any size.
+// the last; from a file it may be more (zrpc.Message.FilePiece). A receiver takes
+// any size.
 const ChunkSize = 64 << 10
 
 // fileBlob is a blob that is a file.
@@ -31,10 +32,14 @@ func newChunks(blob zeolite.Blob) chunks {
 	return c
 }
 
-// next returns the next piece as a body, valid until the next call, and false
-// at the end.
-func (c *chunks) next() (zrpc.Body, bool, error) {
-	n := min(c.blob.Size()-c.off, ChunkSize)
+// next returns the next piece as a body for m, valid until the next call, and
+// false at the end.
+func (c *chunks) next(m *zrpc.Message) (zrpc.Body, bool, error) {
+	size := ChunkSize
+	if c.file != nil {
+		size = m.FilePiece()
+	}
+	n := min(c.blob.Size()-c.off, int64(size))
 	if n <= 0 {
 		return zrpc.Body{}, false, nil
 	}
@@ -117,7 +122,7 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 		b.mention(m, "receiveBlobStart")
 		return nil
 	case blobChunks:
-		body, more, err := b.ahead.take()
+		body, more, err := b.ahead.take(m)
 		if err != nil {
 			return err
 		}
@@ -207,7 +212,7 @@ func (b *blobUpload) Next(m *zrpc.Message) error {
 		if b.sent != nil && b.chunks.off > 0 {
 			b.sent(b.chunks.off)
 		}
-		body, more, err := b.chunks.next()
+		body, more, err := b.chunks.next(m)
 		if err != nil {
 			b.err = err
 			return err

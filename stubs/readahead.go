@@ -103,14 +103,14 @@ func (r *readAhead) read(p []byte, off int64) {
 	r.wake()
 }
 
-// take returns the next chunk as a body, valid until the next call, and false at
+// take returns the next chunk as a body for m, valid until the next call, and false at
 // the end; zrpc.ErrNotReady while it is being read.
-func (r *readAhead) take() (zrpc.Body, bool, error) {
+func (r *readAhead) take(m *zrpc.Message) (zrpc.Body, bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.chunks.file != nil:
-		return r.chunks.next()
+		return r.chunks.next(m)
 	case r.busy:
 		return zrpc.Body{}, false, zrpc.ErrNotReady
 	case r.err != nil:

@@ -89,6 +89,7 @@ type Conn struct {
 	in  *bufio.Reader
 	h   Handler
 
+	near    bool          // boundSendBuffer says so
 	holding bool          // belongs to the reading goroutine: out is held
 	direct  *directWriter // belongs to out; nil if only the writing goroutine can write
 
@@ -125,7 +126,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 	c.direct = newDirectWriter(nc)
 	if opt.NotSent > 0 {
 		setNotSentLowat(nc, opt.NotSent)
-		boundSendBuffer(nc)
+		c.near = boundSendBuffer(nc)
 	}
 	return c
 }
@@ -135,6 +136,7 @@ func (c *Conn) Start(h Handler) {
 	c.h = h
 	c.goroutines.Go(func() {
 		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc)}
+		w.near = c.near && w.files != nil
 		err := w.run()
 		if err == nil {
 			err = ErrClosed

@@ -31,6 +31,7 @@ type Message struct {
 	Encoder
 	body   Body
 	bodyAt int // where in Buf the body goes, if it is not empty
+	near   bool
 	// release, if set, is called when the body has been sent or dropped.
 	release func()
 }
@@ -50,6 +51,22 @@ func newMessage(enc Encoding) *Message {
 func (m *Message) BytesBody(b Body) {
 	m.BytesHeader(b.Len())
 	m.body, m.bodyAt = b, len(m.Buf)
+}
+
+// Sizes in bytes of a body that is a piece of a file: the larger it is the less
+// its head costs, and the longer others wait behind it.
+const (
+	filePiece     = 64 << 10
+	nearFilePiece = 256 << 10 // for a peer that is near, which has it at once
+)
+
+// FilePiece returns how many bytes of a file a message of a stream should have
+// for its body.
+func (m *Message) FilePiece() int {
+	if m.near {
+		return nearFilePiece
+	}
+	return filePiece
 }
 
 // seal fills in the frame header.

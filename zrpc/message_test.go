@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
@@ -282,3 +283,62 @@ func TestMessagesLargerThanAFrame(t *testing.T) {
 		t.Errorf("the connection ended with %v", err)
 	}
 }
+
+// TestEndOfABodyIsNotKept sends a stream whose messages come one at a time: each
+// arrives whole before the next is ready, also when an ordinary message follows.
+func TestEndOfABodyIsNotKept(t *testing.T) {
+	const size = 2 * filePiece
+	content := pattern(size)
+	everywhere(t, func(t *testing.T, enc Encoding, network string) {
+		file := tempFile(t, content)
+		na, nb := link(t, network)
+		c := NewConn(na, enc, Options{})
+		c.Start(noCalls(t))
+		defer nb.Close()
+		defer c.Close()
+		w := &wire{t, nb, enc}
+		expect := func(n int64) {
+			t.Helper()
+			args, ok := w.next().Args.(Tuple)
+			if !ok || len(args) != 3 || !bytes.Equal(args[1].([]byte), content) || args[2] != n {
+				t.Fatalf("%.200s, want message %d", readable(args), n)
+			}
+		}
+		const n = 4
+		var ready atomic.Int64
+		made := int64(0)
+		slow := &wakingIterator{}
+		slow.next = func(m *Message) error {
+			switch {
+			case made == n:
+				return io.EOF
+			case made == ready.Load():
+				return ErrNotReady
+			}
+			one := bodyMessage(c, "", Body{File: file, N: size}, made)
+			one.End()
+			*m, *one = *one, *m
+			one.free()
+			made++
+			return nil
+		}
+		_ = c.Stream(slow, InTurns)
+		for i := range int64(n) {
+			ready.Store(i + 1)
+			slow.wake()
+			expect(i)
+			if i%2 == 1 {
+				_ = c.Send(bodyMessage(c, "", Body{File: file, N: size}, 100+i))
+				expect(100 + i)
+			}
+		}
+	})
+}
+
+// wakingIterator is a funcIterator that may be not ready.
+type wakingIterator struct {
+	funcIterator
+	wake func()
+}
+
+func (w *wakingIterator) SetWake(wake func()) { w.wake = wake }

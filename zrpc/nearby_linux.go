@@ -19,14 +19,20 @@ const nearby = 100 * time.Microsecond
 const nearbyBuffer = 160 << 10
 
 // boundSendBuffer keeps the kernel from having megabytes under way to a peer
-// that is near. A long way has to be filled; on a short one they only wait at
-// the other end, to be read before the reply that is behind them.
-func boundSendBuffer(nc net.Conn) {
+// that is near, and tells whether it is. A long way has to be filled; on a short
+// one they only wait at the other end, to be read before the reply that is behind
+// them.
+func boundSendBuffer(nc net.Conn) (near bool) {
+	if _, ok := nc.(*net.UnixConn); ok {
+		return true // the kernel has 200 KiB under way at the most
+	}
 	tcpControl(nc, func(fd uintptr) {
 		if rtt, ok := roundTrip(fd); ok && rtt <= nearby {
+			near = true
 			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, nearbyBuffer)
 		}
 	})
+	return near
 }
 
 // roundTrip returns the shortest round trip of a TCP connection so far: that of

@@ -23,11 +23,14 @@ func TestBoundSendBuffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boundSendBuffer(nc)
+	near := boundSendBuffer(nc)
 	err = raw.Control(func(fd uintptr) {
 		rtt, ok := roundTrip(fd)
 		if !ok || rtt <= 0 {
 			t.Fatalf("the round trip is %v, %v", rtt, ok)
+		}
+		if near != (rtt <= nearby) {
+			t.Errorf("with a round trip of %v the peer is near: %v", rtt, near)
 		}
 		if rtt > nearby {
 			return // a machine that is very busy

@@ -4,4 +4,4 @@ package zrpc
 
 import "net"
 
-func boundSendBuffer(net.Conn) {}
+func boundSendBuffer(net.Conn) bool { return false }

@@ -273,6 +273,22 @@ func (o *outbox) take(parts []part) ([]part, *stream, bool) {
 	return parts[:0], nil, false
 }
 
+// ready says whether take would find something at once. It is for the writing
+// goroutine, since nobody else can make it false.
+func (o *outbox) ready() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended || len(o.parts) > 0 {
+		return true
+	}
+	for k := range o.turns {
+		if !o.turns[k].parked {
+			return true
+		}
+	}
+	return len(o.series) > 0 && !o.series[0].parked
+}
+
 // nextStream picks a stream that is ready, taking turns.
 func (o *outbox) nextStream() *stream {
 	n := len(o.turns)

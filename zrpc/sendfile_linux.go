@@ -18,11 +18,11 @@ type fileSender struct {
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
 
-	head, tail []byte
-	in         int // the file
-	off        int64
-	left       int // of the body
-	err        error
+	head []byte
+	in   int // the file
+	off  int64
+	left int // of the body
+	err  error
 }
 
 // newFileSender returns nil if nc is not a socket of its own, as with TLS.
@@ -36,13 +36,13 @@ func newFileSender(nc net.Conn) *fileSender {
 	return s
 }
 
-// write sends all of m, which has a body in a file.
-func (s *fileSender) write(m *Message) error {
-	s.head, s.tail = m.head(), m.tail()
+// write sends head and the body of m, which is in a file.
+func (s *fileSender) write(head []byte, m *Message) error {
+	s.head = head
 	s.in, s.off, s.left = int(m.body.File.Fd()), m.body.Off, m.body.Len()
 	s.err = nil
 	err := s.raw.Write(s.step)
-	s.head, s.tail = nil, nil
+	s.head = nil
 	if err != nil {
 		return err
 	}
@@ -69,10 +69,6 @@ func (s *fileSender) send(fd uintptr) bool {
 				s.err = io.ErrUnexpectedEOF // the file has become shorter
 				return true
 			}
-		case len(s.tail) > 0:
-			var n int
-			n, err = syscall.SendmsgN(out, s.tail, nil, nil, syscall.MSG_NOSIGNAL)
-			s.tail = s.tail[max(n, 0):]
 		default:
 			return true
 		}

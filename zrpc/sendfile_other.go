@@ -11,4 +11,4 @@ type fileSender struct{}
 
 func newFileSender(net.Conn) *fileSender { return nil }
 
-func (*fileSender) write(*Message) error { panic("zrpc: no sendfile") }
+func (*fileSender) write([]byte, *Message) error { panic("zrpc: no sendfile") }

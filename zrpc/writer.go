@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 )
 
 // writer is the writing goroutine of a connection.
@@ -13,8 +14,13 @@ type writer struct {
 	out   *outbox
 	enc   Encoding
 	files *fileSender // nil where sendfile does not work
+	near  bool        // with files: the peer is near
 	bufs  net.Buffers
 	flow  int // bytes of streams since Gosched
+	// owed is the end of a message whose body was sent by sendfile. It leaves
+	// with what is sent next, which saves a call and a packet; or alone, if
+	// there is nothing.
+	owed []byte
 }
 
 // run writes until the outbox ends or something fails.
@@ -23,6 +29,11 @@ func (w *writer) run() error {
 	for {
 		var st *stream
 		var ok bool
+		if len(w.owed) > 0 && !w.out.ready() {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
 		parts, st, ok = w.out.take(parts)
 		if !ok {
 			return nil
@@ -43,6 +54,7 @@ func (w *writer) run() error {
 // step sends the next message of a stream.
 func (w *writer) step(st *stream) error {
 	m := newMessage(w.enc)
+	m.near = w.near
 	defer m.free()
 	err := st.it.Next(m)
 	if err == nil {
@@ -110,7 +122,12 @@ func (w *writer) writeParts(parts []part) error {
 	return err
 }
 
+// flush sends what is owed, and bufs behind it.
 func (w *writer) flush() error {
+	if len(w.owed) > 0 {
+		w.bufs = slices.Insert(w.bufs, 0, w.owed)
+		w.owed = w.owed[:0]
+	}
 	switch len(w.bufs) {
 	case 0:
 		return nil
@@ -131,7 +148,17 @@ func (w *writer) flush() error {
 // sendfile, or by copying the body behind the head, so that it is one write.
 func (w *writer) writeMessage(m *Message) error {
 	if m.body.File != nil && w.files != nil && m.body.Len() >= sendfileFrom {
-		return w.files.write(m)
+		head := m.head()
+		if len(w.owed) > 0 {
+			w.owed = append(w.owed, head...)
+			head = w.owed
+		}
+		err := w.files.write(head, m)
+		w.owed = append(w.owed[:0], m.tail()...)
+		return err
+	}
+	if err := w.flush(); err != nil {
+		return err
 	}
 	head, tail := m.head(), m.tail()
 	n := m.body.Len()
