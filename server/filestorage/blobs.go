@@ -20,19 +20,13 @@ type upload struct {
 	s    *Storage
 	path string
 	size int64
-	file File // nil once complete
-	// begun is up to where the contents are on their way to the disk.
-	begun int64
+	file *blobWriter // nil once complete
 
 	// taken is the name a transaction that is being committed gave the file;
 	// gone says that a transaction kept it, or that it was discarded.
 	taken string
 	gone  bool
 }
-
-// blobWriteBack is after how many bytes of an upload the disk begins to write
-// them: while more is received, so that in the end there is less to wait for.
-const blobWriteBack = 4 << 20
 
 // CreateBlob implements zeolite.BlobStorage.
 func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
@@ -47,7 +41,7 @@ func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
 	if err != nil {
 		return nil, blobError("cannot create a blob", err)
 	}
-	return &upload{s: s, path: path, file: f}, nil
+	return &upload{s: s, path: path, file: &blobWriter{file: f}}, nil
 }
 
 func (d *blobDir) newUploadName() string {
@@ -77,7 +71,7 @@ func (s *Storage) AdoptBlob(ctx context.Context, oid zeolite.OID, name string) (
 	if err != nil {
 		return nil, blobError("cannot take over a blob", err)
 	}
-	return &upload{s: s, path: path, file: f, size: st.Size()}, nil
+	return &upload{s: s, path: path, file: &blobWriter{file: f}, size: st.Size()}, nil
 }
 
 // isSharedName says whether name, or name without its last character, ends in
@@ -91,14 +85,8 @@ func (u *upload) Write(p []byte) (int, error) {
 	if u.gone || u.file == nil {
 		return 0, &zeolite.StorageError{Message: "the upload of the blob has ended"}
 	}
-	n, err := u.file.WriteAt(p, u.size)
+	n, err := u.file.Write(p)
 	u.size += int64(n)
-	if u.size-u.begun >= blobWriteBack {
-		if file, ok := u.file.(writeBacker); ok {
-			file.StartWriteBack(u.begun, u.size-u.begun)
-		}
-		u.begun = u.size
-	}
 	return n, blobError("cannot write a blob", err)
 }
 
@@ -112,10 +100,14 @@ func (u *upload) Complete() error {
 	if u.file == nil {
 		return nil
 	}
-	if err := u.file.Sync(); err != nil {
+	err := u.file.flush()
+	if err == nil {
+		err = u.file.file.Sync()
+	}
+	if err != nil {
 		return blobError("cannot write a blob", err)
 	}
-	err := u.file.Close()
+	err = u.file.close()
 	u.file = nil
 	return blobError("cannot write a blob", err)
 }
@@ -126,7 +118,7 @@ func (u *upload) Discard() error {
 	}
 	u.gone = true
 	if u.file != nil {
-		u.file.Close()
+		u.file.close()
 		u.file = nil
 	}
 	if err := u.s.fs.Remove(u.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -250,9 +242,11 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	}
 	defer src.Close()
 	u.size = 0
-	if u.file, err = s.fs.OpenFile(u.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+	f, err := s.fs.OpenFile(u.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
 		return nil, blobError("cannot copy a blob", err)
 	}
+	u.file = &blobWriter{file: f}
 	if _, err = io.Copy(u, src); err == nil {
 		err = u.Complete()
 	}
