@@ -192,6 +192,9 @@ func (d *download) message(m message) error {
 		d.state = 2
 		return nil
 	}
+	if m.piece != nil {
+		return d.take(m.piece)
+	}
 	data, _, err := d.enc.next(rest)
 	if err != nil {
 		return err

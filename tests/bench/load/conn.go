@@ -50,6 +50,7 @@ type Conn struct {
 	onInvalidation func(tid uint64, now time.Time)
 	// onBlob, if set, gets the messages of downloads.
 	onBlob func(m message) error
+	head   [chunkHead]byte // of a chunk that comes in pieces
 }
 
 const startBuffer = 256 << 10
@@ -195,10 +196,70 @@ func (c *Conn) receive() error {
 	return err
 }
 
+// chunkHead is more than the head of a receiveBlobChunk takes.
+const chunkHead = 128
+
+// pieces takes what comes as long as it is receiveBlobChunks of which only the
+// beginning is there: piece by piece, so that nothing is moved, and nothing has
+// left the processor's cache when it is looked at.
+func (c *Conn) pieces() error {
+	for {
+		for !c.buffered() && len(c.in)-c.read < chunkHead {
+			if err := c.receive(); err != nil {
+				return err
+			}
+		}
+		if c.buffered() {
+			return nil
+		}
+		left := 4 + int(binary.BigEndian.Uint32(c.in[c.read:]))
+		copy(c.head[:], c.in[c.read:])
+		m, err := parse(c.enc, c.head[4:])
+		if err != nil || string(m.method) != "receiveBlobChunk" {
+			return nil // the whole of it will tell
+		}
+		rest := m.args
+		for range 2 { // oid and tid
+			if _, rest, err = c.enc.next(rest); err != nil {
+				return err
+			}
+		}
+		n, rest, err := c.enc.bytesHead(rest)
+		if err != nil {
+			return err
+		}
+		head := chunkHead - len(rest)
+		if n > left-head {
+			return errShort
+		}
+		c.read, left = c.read+head, left-head
+		for left > 0 {
+			if c.read == len(c.in) {
+				if err := c.receive(); err != nil {
+					return err
+				}
+			}
+			m.piece = c.in[c.read:min(len(c.in), c.read+left)]
+			c.read, left = c.read+len(m.piece), left-len(m.piece)
+			if m.piece = m.piece[:min(len(m.piece), n)]; len(m.piece) > 0 {
+				n -= len(m.piece)
+				if err := c.onBlob(m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
 // reply returns the next reply, whichever it is, after it has looked at the
 // one-way messages in front of it. An error reply is an error.
 func (c *Conn) reply() (message, error) {
 	for {
+		if c.onBlob != nil {
+			if err := c.pieces(); err != nil {
+				return message{}, err
+			}
+		}
 		payload, err := c.frame()
 		if err != nil {
 			return message{}, err

@@ -47,6 +47,9 @@ type encoding interface {
 	appendMessage(dst []byte, id any, oneWay bool, method string, args []any) []byte
 	// next reads the first scalar of b, and returns what is behind it.
 	next(b []byte) (scalar, []byte, error)
+	// bytesHead reads the first scalar up to its content: it is to be a bytes
+	// value, of that length, and the content is behind the head.
+	bytesHead(b []byte) (length int, rest []byte, err error)
 }
 
 // A pair is a tuple of two oids or tids, the id of a load.
@@ -74,6 +77,8 @@ func appendCall(dst []byte, e encoding, id any, oneWay bool, method string, args
 	return dst
 }
 
+var errNoBytes = errors.New("not a bytes value")
+
 var errShort = errors.New("message ends too early")
 
 // take splits off n bytes.
@@ -92,6 +97,7 @@ type message struct {
 	failed bool // an error reply
 	method []byte
 	args   []byte // what is behind the method, encoded
+	piece  []byte // of a receiveBlobChunk that comes in pieces; not in args then
 }
 
 // parse reads the head of a message.

@@ -50,7 +50,10 @@ func TestWork(t *testing.T) {
 		{"commits", Options{Conns: 2, Size: 300, Records: 3, Time: short, FirstOID: 100}, Commits, 0},
 		{"overlapping commits", Options{Conns: 3, Size: 300, Time: short, Overlap: true, FirstOID: 200}, Commits, 0},
 		{"stalled commits", Options{Conns: 2, Size: 300, Time: short, FirstOID: 300}, func(o Options) (*Result, error) {
-			return StalledCommits(o, 10*time.Millisecond)
+			return StalledCommits(o, 10*time.Millisecond, true)
+		}, 0},
+		{"commits beside one that waits", few, func(o Options) (*Result, error) {
+			return StalledCommits(o, 10*time.Millisecond, false)
 		}, 0},
 		{"blob puts", pieces, BlobPuts, 4},
 		{"blob gets", pieces, BlobGets, 4},

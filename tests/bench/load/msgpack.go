@@ -102,6 +102,17 @@ func (msgpack) next(b []byte) (scalar, []byte, error) {
 	return scalar{kind: end}, nil, nil
 }
 
+func (msgpack) bytesHead(b []byte) (int, []byte, error) {
+	for len(b) > 0 && (b[0]&0xe0 == 0x80) { // small maps and arrays
+		b = b[1:]
+	}
+	if len(b) == 0 || b[0] < 0xc4 || b[0] > 0xc6 {
+		return 0, nil, errNoBytes
+	}
+	n, rest, err := bigEndian(b[1:], 1<<(b[0]-0xc4))
+	return int(n), rest, err
+}
+
 // bigEndian reads a number of n bytes.
 func bigEndian(b []byte, n int) (uint64, []byte, error) {
 	digits, rest, err := take(b, n)

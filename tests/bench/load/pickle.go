@@ -128,6 +128,21 @@ func (pickle) next(b []byte) (scalar, []byte, error) {
 	return scalar{}, nil, errShort
 }
 
+func (pickle) bytesHead(b []byte) (int, []byte, error) {
+	for len(b) > 0 && skipTable[b[0]] > 0 && len(b) >= int(skipTable[b[0]]) {
+		b = b[skipTable[b[0]]:]
+	}
+	if len(b) == 0 || b[0] != 'C' && b[0] != 'B' {
+		return 0, nil, errNoBytes
+	}
+	digits := 1
+	if b[0] == 'B' {
+		digits = 4
+	}
+	n, rest, err := littleEndian(b[1:], digits)
+	return int(n), rest, err
+}
+
 func littleEndian(b []byte, n int) (uint64, []byte, error) {
 	digits, rest, err := take(b, n)
 	var v uint64

@@ -64,26 +64,34 @@ func (s *Suite) commit(c shape, n int, overlap bool) error {
 	return s.run(test)
 }
 
-// stalls measures commits while another client has voted and does not finish.
+// stalls measures commits while another client has voted and does not finish,
+// beside the same while that client waits without a transaction. It is one or
+// the other that comes first, in turns.
 func (s *Suite) stalls() error {
 	const stall = time.Second
 	o := s.options()
 	o.Conns, o.Time = 4, max(o.Time, 2*time.Second)
+	turns := map[string]int{}
 	return s.run(Case{
 		Scenario: "stalls", Name: "c4", Title: "commit of 1×1 KiB, 4 connections, while another client that voted stalls 1 s",
 		Params: map[string]float64{"conns": 4},
 		Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
 			o.Target = server.target(encoding)
-			quiet, err := server.measure(o, load.Commits)
-			if err != nil {
-				return quiet, err
+			both := map[bool]Measurement{} // by whether the other has voted
+			first := turns[server.Kind+encoding]%2 == 1
+			turns[server.Kind+encoding]++
+			for _, voted := range []bool{first, !first} {
+				m, err := server.measure(o, func(o load.Options) (*load.Result, error) {
+					return load.StalledCommits(o, stall, voted)
+				})
+				if err != nil && !(voted && errors.Is(err, errNothing)) {
+					return m, err
+				}
+				both[voted] = m
 			}
-			m, err := server.measure(o, func(o load.Options) (*load.Result, error) { return load.StalledCommits(o, stall) })
-			if err != nil && !errors.Is(err, errNothing) {
-				return m, err
-			}
-			m.Extra = map[string]float64{"quiet rate": quiet.Rate, "share": m.Rate / quiet.Rate}
-			return m, nil
+			quiet, stalled := both[false], both[true]
+			stalled.Extra = map[string]float64{"quiet rate": quiet.Rate, "share": stalled.Rate / quiet.Rate}
+			return stalled, nil
 		}),
 	})
 }
