@@ -36,11 +36,14 @@ type Conn struct {
 	net net.Conn
 	enc encoding
 
-	in     []byte // received; in[read:] is not looked at yet
-	read   int
-	out    []byte    // to be written by flush
-	now    time.Time // when something was received last
-	nextID int
+	in   []byte // received; in[read:] is not looked at yet
+	read int
+	out  []byte    // to be written by flush
+	now  time.Time // when something was received last
+	// arrivals, if set, tells when that had come to this machine: arrived.
+	arrivals *arrivals
+	arrived  time.Time
+	nextID   int
 
 	// told is the last tid the server has told: by register, an invalidation
 	// or the end of an own commit. It must grow; disordered counts when not.
@@ -184,7 +187,13 @@ func (c *Conn) receive() error {
 		copy(grown, c.in)
 		c.in = grown
 	}
-	n, err := c.net.Read(c.in[rest:cap(c.in)])
+	var n int
+	var err error
+	if c.arrivals != nil {
+		n, c.arrived, err = c.arrivals.read(c.in[rest:cap(c.in)])
+	} else {
+		n, err = c.net.Read(c.in[rest:cap(c.in)])
+	}
 	c.in = c.in[:rest+n]
 	c.now = time.Now()
 	if n > 0 {

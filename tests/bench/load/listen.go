@@ -9,15 +9,15 @@ import (
 	"github.com/zeolite-go/zeolite/tests/bench/stats"
 )
 
-// An event is an invalidation that arrived.
+// An event is an invalidation that arrived, and was read.
 type event struct {
-	tid uint64
-	at  time.Time
+	tid      uint64
+	at, read time.Time
 }
 
 // FanOut measures how long it takes from the moment a client asks to finish a
-// transaction until each of Conns listeners has the invalidation. The client
-// commits every pace, unless the one before is not done yet.
+// transaction until the invalidation has arrived at each of Conns listeners. The
+// client commits every pace, unless the one before is not done yet.
 func FanOut(o Options, pace time.Duration) (*Result, error) {
 	o.setDefaults()
 	o.Objects = o.Records
@@ -35,6 +35,11 @@ func FanOut(o Options, pace time.Duration) (*Result, error) {
 		return nil, err
 	}
 	defer closeAll(listeners)
+	for _, c := range listeners {
+		if c.arrivals, err = newArrivals(c.net); err != nil {
+			return nil, err
+		}
+	}
 	heard := make([][]event, len(listeners))
 	errs := make([]error, len(listeners))
 	var wg sync.WaitGroup
@@ -69,9 +74,17 @@ func FanOut(o Options, pace time.Duration) (*Result, error) {
 	return r, nil
 }
 
+// arrival is when what was received last had come, as well as is known.
+func (c *Conn) arrival() time.Time {
+	if c.arrivals == nil {
+		return c.now
+	}
+	return c.arrived
+}
+
 // listen takes invalidations until there is a reply.
 func (c *Conn) listen() (heard []event, err error) {
-	c.onInvalidation = func(tid uint64, now time.Time) { heard = append(heard, event{tid, now}) }
+	c.onInvalidation = func(tid uint64, now time.Time) { heard = append(heard, event{tid, c.arrival(), now}) }
 	_, err = c.reply()
 	return heard, err
 }
@@ -121,12 +134,13 @@ func (w *committer) paced(c *Conn, pace time.Duration) (map[uint64]time.Time, er
 // of.
 func fanOut(o Options, sent map[uint64]time.Time, heard [][]event) (*Result, error) {
 	r := &Result{Seconds: o.Time.Seconds()}
-	var latency stats.Histogram
+	var latency, read stats.Histogram
 	for i, events := range heard {
 		n := 0
 		for _, e := range events {
 			if asked, ok := sent[e.tid]; ok {
 				latency.Add(e.at.Sub(asked))
+				read.Add(e.read.Sub(asked))
 				n++
 			}
 		}
@@ -134,7 +148,7 @@ func fanOut(o Options, sent map[uint64]time.Time, heard [][]event) (*Result, err
 			return nil, fmt.Errorf("listener %d heard of %d transactions, of %d", i, n, len(sent))
 		}
 	}
-	r.Ops, r.Latency = latency.Count(), latency
+	r.Ops, r.Latency, r.Read = latency.Count(), latency, read
 	return r, nil
 }
 

@@ -74,6 +74,9 @@ type Result struct {
 	Disordered uint64
 	Seconds    float64
 	Latency    stats.Histogram
+	// Read, of FanOut, is the latency until the generator had read the
+	// invalidation. It shares the processors with the server.
+	Read stats.Histogram
 }
 
 // A Summary is a result in figures, for people and for files.
