@@ -152,8 +152,10 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 	return io.EOF
 }
 
-// mention makes a message that carries only the blob's name.
+// mention makes a message that carries only the blob's name. The next one
+// follows at once, as a rule.
 func (b *BlobDownload) mention(m *zrpc.Message, name string) {
+	m.JoinNext()
 	m.BeginSend(name)
 	m.Tuple(2)
 	m.ID(uint64(b.oid))

@@ -32,6 +32,7 @@ type Message struct {
 	body   Body
 	bodyAt int // where in Buf the body goes, if it is not empty
 	near   bool
+	join   bool
 	// release, if set, is called when the body has been sent or dropped.
 	release func()
 }
@@ -68,6 +69,10 @@ func (m *Message) FilePiece() int {
 	}
 	return filePiece
 }
+
+// JoinNext says of a message of a stream that it may leave with the next one,
+// which is asked for before this one was written. It is for small messages.
+func (m *Message) JoinNext() { m.join = true }
 
 // seal fills in the frame header.
 func (m *Message) seal() {

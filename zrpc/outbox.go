@@ -12,7 +12,7 @@ import (
 // if the connection has ended already, Close by Conn.Stream.
 type MessageIterator interface {
 	// Next puts the next message into m, which is empty. It is called only
-	// when the message before was written. io.EOF says that there are no
+	// when the message before was written, or said JoinNext. io.EOF says that there are no
 	// more; ErrNotReady, that the iterator will call its wake function when
 	// there is. Any other error ends the connection: what was sent already
 	// cannot be taken back.

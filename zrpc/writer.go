@@ -17,9 +17,9 @@ type writer struct {
 	near  bool        // with files: the peer is near
 	bufs  net.Buffers
 	flow  int // bytes of streams since Gosched
-	// owed is the end of a message whose body was sent by sendfile. It leaves
-	// with what is sent next, which saves a call and a packet; or alone, if
-	// there is nothing.
+	// owed is the end of a message whose body was sent by sendfile, and messages
+	// of streams that said JoinNext. It leaves with what is sent next, which
+	// saves calls and packets; or at once, if there is nothing.
 	owed []byte
 }
 
@@ -63,12 +63,20 @@ func (w *writer) step(st *stream) error {
 	switch {
 	case err == nil:
 		m.seal()
-		w.out.sent.Add(int64(m.size()))
 		n := m.size()
+		w.out.sent.Add(int64(n))
+		if m.join && m.body.Len() == 0 {
+			w.owed = append(w.owed, m.Buf...)
+			return nil
+		}
 		err = w.writeMessage(m)
 		w.rest(n)
 		return err
 	case errors.Is(err, io.EOF):
+		// Who waits for the stream's end may end the connection then.
+		if err := w.flush(); err != nil {
+			return err
+		}
 		w.out.remove(st)
 		st.it.Close()
 		return nil
@@ -157,19 +165,17 @@ func (w *writer) writeMessage(m *Message) error {
 		w.owed = append(w.owed[:0], m.tail()...)
 		return err
 	}
-	if err := w.flush(); err != nil {
-		return err
-	}
-	head, tail := m.head(), m.tail()
 	n := m.body.Len()
 	if n == 0 {
-		_, err := w.nc.Write(m.Buf)
-		return err
+		w.bufs = append(w.bufs, m.Buf)
+		return w.flush()
 	}
-	buf := GetBuffer(m.size())
+	buf := GetBuffer(len(w.owed) + m.size())
 	defer buf.Release()
-	copy(buf.B, head)
-	body := buf.B[len(head) : len(head)+n]
+	at := copy(buf.B, w.owed)
+	w.owed = w.owed[:0]
+	at += copy(buf.B[at:], m.head())
+	body := buf.B[at : at+n]
 	if m.body.File != nil {
 		if k, err := m.body.File.ReadAt(body, m.body.Off); k < n {
 			if err == nil || errors.Is(err, io.EOF) {
@@ -180,7 +186,7 @@ func (w *writer) writeMessage(m *Message) error {
 	} else {
 		copy(body, m.body.Bytes)
 	}
-	copy(buf.B[len(head)+n:], tail)
+	copy(buf.B[at+n:], m.tail())
 	_, err := w.nc.Write(buf.B)
 	return err
 }
