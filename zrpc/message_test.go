@@ -342,3 +342,51 @@ type wakingIterator struct {
 }
 
 func (w *wakingIterator) SetWake(wake func()) { w.wake = wake }
+
+// TestJoinedMessages sends messages that may leave with the next one: they come
+// in order, also if a body, nothing yet, or the end of the stream follows.
+func TestJoinedMessages(t *testing.T) {
+	content := pattern(filePiece)
+	everywhere(t, func(t *testing.T, enc Encoding, network string) {
+		file := tempFile(t, content)
+		na, nb := link(t, network)
+		c := NewConn(na, enc, Options{})
+		c.Start(noCalls(t))
+		defer nb.Close()
+		defer c.Close()
+		w := &wire{t, nb, enc}
+		bodies := []Body{{}, {}, {File: file, N: len(content)}, {}, {Bytes: content}, {}, {}}
+		var ready atomic.Int64
+		made := int64(0)
+		it := &wakingIterator{}
+		it.next = func(m *Message) error {
+			switch {
+			case made == int64(len(bodies)):
+				return io.EOF
+			case made == ready.Load():
+				return ErrNotReady
+			}
+			one := bodyMessage(c, "", bodies[made], made)
+			one.End()
+			*m, *one = *one, *m
+			one.free()
+			if m.body.Len() == 0 {
+				m.JoinNext()
+			}
+			made++
+			return nil
+		}
+		_ = c.Stream(it, InTurns)
+		sent := int64(0)
+		for _, upTo := range []int64{1, 3, 4, int64(len(bodies))} {
+			ready.Store(upTo)
+			it.wake()
+			for ; sent < upTo; sent++ {
+				args, ok := w.next().Args.(Tuple)
+				if !ok || len(args) != 3 || len(args[1].([]byte)) != bodies[sent].Len() || args[2] != sent {
+					t.Fatalf("%.200s, want message %d", readable(args), sent)
+				}
+			}
+		}
+	})
+}

@@ -20,6 +20,7 @@ type blobWriter struct {
 	held    int              // bytes in it
 	written int64
 	begun   int64 // up to where the contents are on their way to the disk
+	err     error // of the write that failed: there is none after it
 }
 
 var blobBlocks = sync.Pool{New: func() any { return new([blobBlock]byte) }}
@@ -52,7 +53,7 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 // flush writes what was kept.
 func (w *blobWriter) flush() error {
 	if w.held == 0 {
-		return nil
+		return w.err
 	}
 	err := w.write(w.block[:w.held])
 	w.held = 0
@@ -60,8 +61,11 @@ func (w *blobWriter) flush() error {
 }
 
 func (w *blobWriter) write(p []byte) error {
+	if w.err != nil {
+		return w.err
+	}
 	n, err := w.file.WriteAt(p, w.written)
-	w.written += int64(n)
+	w.written, w.err = w.written+int64(n), err
 	if w.written-w.begun >= blobWriteBack {
 		if file, ok := w.file.(writeBacker); ok {
 			file.StartWriteBack(w.begun, w.written-w.begun)

@@ -47,7 +47,7 @@ func TestBlobWriter(t *testing.T) {
 		source[i] = byte(rnd.Uint32())
 	}
 	for range 20 {
-		f := &recordingFile{limit: 1 << 40}
+		f := &recordingFile{limit: 1 << 30}
 		w := &blobWriter{file: f}
 		var want []byte
 		for range rnd.IntN(60) {
@@ -95,6 +95,9 @@ func TestBlobWriterFails(t *testing.T) {
 		}
 		if !errors.Is(err, errNoRoom) {
 			t.Errorf("with room for %d bytes: %v", limit, err)
+		}
+		if err := w.flush(); !errors.Is(err, errNoRoom) {
+			t.Errorf("the error is forgotten: %v", err)
 		}
 	}
 }
