@@ -3,8 +3,10 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,16 +65,34 @@ func (w *writer) head() {
 			rounds = max(rounds, r.Round+1)
 		}
 	}
-	m := w.cases[0].Machine
 	w.printf("# Benchmarks\n\n")
 	w.printf("Made by `tests/bench/run` from the files in [results](results). What is measured and how stands in\n[README.md](README.md), what follows from it in [SPEED.md](SPEED.md).\n\n")
-	w.printf("- Machine: %s, %d CPUs, Linux %s, %s.\n", m.CPU, m.CPUs, m.Kernel, m.Go)
+	w.machines()
 	w.printf("- Time: %s to %s UTC, up to %d rounds.\n", first.Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04"), rounds)
 	w.printf("- Noise: load average before each turn %.1f to %.1f, median %.1f. %s\n", loads.Min(), loads.Max(), loads.Median(), w.spread())
 	if quick {
 		w.printf("- Some or all of it is of the quick mode: short turns, few rounds.\n")
 	}
 	w.printf("\nServers, peers and generator share the CPUs. Contenders take turns; numbers are medians over the rounds, with the\nsmallest and the largest in parentheses; ratios are taken round by round. `M5` is msgpack, `Z5` pickle. CPU is that of\nthe server, for an operation.\n\n")
+}
+
+// machines names the machine of most cases, and any other with its cases: what
+// is compared is always of one machine.
+func (w *writer) machines() {
+	names := map[suite.Machine][]string{}
+	for _, c := range w.cases {
+		names[c.Machine] = append(names[c.Machine], c.Scenario+"/"+c.Name)
+	}
+	all := slices.SortedFunc(maps.Keys(names), func(a, b suite.Machine) int {
+		return cmp.Or(cmp.Compare(len(names[b]), len(names[a])), cmp.Compare(a.CPU, b.CPU), cmp.Compare(a.Kernel+a.Go, b.Kernel+b.Go))
+	})
+	for i, m := range all {
+		w.printf("- Machine: %s, %d CPUs, Linux %s, %s", m.CPU, m.CPUs, m.Kernel, m.Go)
+		if i > 0 {
+			w.printf(", for %s", strings.Join(slices.Sorted(slices.Values(names[m])), ", "))
+		}
+		w.printf(".\n")
+	}
 }
 
 // spread says how far apart rounds of the floor are: it does the same each time.

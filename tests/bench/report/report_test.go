@@ -84,7 +84,9 @@ func measured(scenario, name string, ours, theirs float64) *suite.CaseResult {
 // TestWrite makes a page from results, and looks for what it must hold.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
-	for _, c := range []*suite.CaseResult{measured("loads", "1k-c4-d16", 500, 100), measured("commits", "1x1k-c1-disjoint", 50, 100)} {
+	before := measured("commits", "10x1k-c1-disjoint", 50, 100)
+	before.Machine.CPU = "another processor"
+	for _, c := range []*suite.CaseResult{measured("loads", "1k-c4-d16", 500, 100), measured("commits", "1x1k-c1-disjoint", 50, 100), before} {
 		if err := c.Save(filepath.Join(dir, c.Scenario+"-"+c.Name+".json")); err != nil {
 			t.Fatal(err)
 		}
@@ -104,6 +106,7 @@ func TestWrite(t *testing.T) {
 		"| loads 1 KiB, 4 connections, depth 16 | rate, of Python's | at least 4 | 5 (5 to 5) | reached |",
 		"| commits 1×1 KiB, durable, 1 connection | rate, of Python's | at least 2 | 0.5 (0.5 to 0.5) | **missed**: 25 % of it |",
 		"charts/loads-1k-d16.svg",
+		", for commits/10x1k-c1-disjoint.\n",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page does not hold %q", want)
