@@ -284,11 +284,44 @@ func TestMessagesLargerThanAFrame(t *testing.T) {
 	}
 }
 
-// TestEndOfABodyIsNotKept sends a stream whose messages come one at a time: each
-// arrives whole before the next is ready, also when an ordinary message follows.
-func TestEndOfABodyIsNotKept(t *testing.T) {
-	const size = 2 * filePiece
-	content := pattern(size)
+// bodyStream is a stream of messages with bodies, of which only the first few
+// are ready. Those without a body say JoinNext.
+type bodyStream struct {
+	c      *Conn
+	bodies []Body
+	ready  atomic.Int64
+	made   int64
+	wake   func()
+}
+
+func (b *bodyStream) SetWake(wake func()) { b.wake = wake }
+
+func (b *bodyStream) Close() {}
+
+func (b *bodyStream) Next(m *Message) error {
+	switch b.made {
+	case int64(len(b.bodies)):
+		return io.EOF
+	case b.ready.Load():
+		return ErrNotReady
+	}
+	one := bodyMessage(b.c, "", b.bodies[b.made], b.made)
+	one.End()
+	*m, *one = *one, *m
+	one.free()
+	if m.body.Len() == 0 {
+		m.JoinNext()
+	}
+	b.made++
+	return nil
+}
+
+// TestStreamsWaitForNobody sends streams whose messages come a few at a time.
+// What leaves with the next message, the end of one with a body and all of one
+// that said JoinNext, leaves at once if that is not ready, or if there is none,
+// and in front of an ordinary message.
+func TestStreamsWaitForNobody(t *testing.T) {
+	content := pattern(2 * filePiece)
 	everywhere(t, func(t *testing.T, enc Encoding, network string) {
 		file := tempFile(t, content)
 		na, nb := link(t, network)
@@ -297,94 +330,32 @@ func TestEndOfABodyIsNotKept(t *testing.T) {
 		defer nb.Close()
 		defer c.Close()
 		w := &wire{t, nb, enc}
-		expect := func(n int64) {
+		expect := func(b Body, n int64) {
 			t.Helper()
 			args, ok := w.next().Args.(Tuple)
-			if !ok || len(args) != 3 || !bytes.Equal(args[1].([]byte), content) || args[2] != n {
+			if !ok || len(args) != 3 || !bytes.Equal(args[1].([]byte), content[:b.Len()]) || args[2] != n {
 				t.Fatalf("%.200s, want message %d", readable(args), n)
 			}
 		}
-		const n = 4
-		var ready atomic.Int64
-		made := int64(0)
-		slow := &wakingIterator{}
-		slow.next = func(m *Message) error {
-			switch {
-			case made == n:
-				return io.EOF
-			case made == ready.Load():
-				return ErrNotReady
-			}
-			one := bodyMessage(c, "", Body{File: file, N: size}, made)
-			one.End()
-			*m, *one = *one, *m
-			one.free()
-			made++
-			return nil
-		}
-		_ = c.Stream(slow, InTurns)
-		for i := range int64(n) {
-			ready.Store(i + 1)
-			slow.wake()
-			expect(i)
-			if i%2 == 1 {
-				_ = c.Send(bodyMessage(c, "", Body{File: file, N: size}, 100+i))
-				expect(100 + i)
-			}
-		}
-	})
-}
-
-// wakingIterator is a funcIterator that may be not ready.
-type wakingIterator struct {
-	funcIterator
-	wake func()
-}
-
-func (w *wakingIterator) SetWake(wake func()) { w.wake = wake }
-
-// TestJoinedMessages sends messages that may leave with the next one: they come
-// in order, also if a body, nothing yet, or the end of the stream follows.
-func TestJoinedMessages(t *testing.T) {
-	content := pattern(filePiece)
-	everywhere(t, func(t *testing.T, enc Encoding, network string) {
-		file := tempFile(t, content)
-		na, nb := link(t, network)
-		c := NewConn(na, enc, Options{})
-		c.Start(noCalls(t))
-		defer nb.Close()
-		defer c.Close()
-		w := &wire{t, nb, enc}
-		bodies := []Body{{}, {}, {File: file, N: len(content)}, {}, {Bytes: content}, {}, {}}
-		var ready atomic.Int64
-		made := int64(0)
-		it := &wakingIterator{}
-		it.next = func(m *Message) error {
-			switch {
-			case made == int64(len(bodies)):
-				return io.EOF
-			case made == ready.Load():
-				return ErrNotReady
-			}
-			one := bodyMessage(c, "", bodies[made], made)
-			one.End()
-			*m, *one = *one, *m
-			one.free()
-			if m.body.Len() == 0 {
-				m.JoinNext()
-			}
-			made++
-			return nil
-		}
-		_ = c.Stream(it, InTurns)
-		sent := int64(0)
-		for _, upTo := range []int64{1, 3, 4, int64(len(bodies))} {
-			ready.Store(upTo)
-			it.wake()
-			for ; sent < upTo; sent++ {
-				args, ok := w.next().Args.(Tuple)
-				if !ok || len(args) != 3 || len(args[1].([]byte)) != bodies[sent].Len() || args[2] != sent {
-					t.Fatalf("%.200s, want message %d", readable(args), sent)
+		inFile, inMemory := Body{File: file, N: len(content)}, Body{Bytes: content[:filePiece]}
+		for _, bodies := range [][]Body{
+			{inFile, inFile, inFile, inFile},
+			{{}, {}, inFile, {}, inMemory, {}, {}},
+		} {
+			for _, step := range []int64{1, 2, 3, 7} {
+				s := &bodyStream{c: c, bodies: bodies}
+				_ = c.Stream(s, InTurns)
+				for sent := int64(0); sent < int64(len(bodies)); {
+					upTo := min(sent+step, int64(len(bodies)))
+					s.ready.Store(upTo)
+					s.wake()
+					for ; sent < upTo; sent++ {
+						expect(bodies[sent], sent)
+					}
+					if sent%2 == 0 {
+						_ = c.Send(bodyMessage(c, "", inFile, 100+sent))
+						expect(inFile, 100+sent)
+					}
 				}
 			}
 		}
