@@ -143,6 +143,9 @@ def chunk_without_start(t):
 @check
 def second_blob_start(t):
     def provoke(storage, oid):
+        # In a transaction, so that only the second start ends the connection:
+        # if the first did, the second might find it ended already.
+        storage._async('tpc_begin', 1, b'', b'', {}, None, ' ')
         storage._async('storeBlobStart')
         storage._async('storeBlobStart')
     closes(t, provoke)
