@@ -4,6 +4,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -30,6 +31,7 @@ const (
 // to change: then its bucket is copied to the others.
 type index struct {
 	mapped *mappedIndex // set before others use the index
+	added  atomic.Int64 // objects that mapped has not, and had not
 	shards [indexShards]indexShard
 
 	// order knows the buckets in oid order, for iteration. Prefixes arrive
@@ -43,7 +45,6 @@ type index struct {
 type indexShard struct {
 	sync.RWMutex
 	buckets map[uint64][]uint64
-	count   int      // of objects that are not in mapped, or were not
 	_       [64]byte // keeps neighbours' locks off this cache line
 }
 
@@ -109,7 +110,7 @@ func (x *index) set(oid zeolite.OID, pos int64) {
 	bucket = bucket[:len(bucket)+1]
 	copy(bucket[i+1:], bucket[i:])
 	bucket[i] = entry
-	sh.count++
+	x.added.Add(1)
 	if known {
 		sh.buckets[prefix] = bucket
 	} else {
@@ -167,7 +168,7 @@ func (x *index) addBucket(prefix uint64, entries []uint64) {
 	sh.Lock()
 	defer sh.Unlock()
 	x.add(sh, prefix, bucket)
-	sh.count += len(entries)
+	x.added.Add(int64(len(entries)))
 }
 
 // remove forgets oid, if it is known.
@@ -179,21 +180,15 @@ func (x *index) remove(oid zeolite.OID) {
 	bucket, _ := x.own(sh, prefix)
 	if i, ok := find(bucket, suffix); ok {
 		sh.buckets[prefix] = slices.Delete(bucket, i, i+1)
-		sh.count--
+		x.added.Add(-1)
 	}
 }
 
 // len returns the number of objects.
 func (x *index) len() int {
-	n := 0
+	n := int(x.added.Load())
 	if x.mapped != nil {
-		n = x.mapped.objects
-	}
-	for i := range x.shards {
-		sh := &x.shards[i]
-		sh.RLock()
-		n += sh.count
-		sh.RUnlock()
+		n += x.mapped.objects
 	}
 	return n
 }
