@@ -41,7 +41,7 @@ func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
 	if err != nil {
 		return nil, blobError("cannot create a blob", err)
 	}
-	return &upload{s: s, path: path, file: &blobWriter{file: f}}, nil
+	return &upload{s: s, path: path, file: &blobWriter{file: f, slots: &s.direct}}, nil
 }
 
 func (d *blobDir) newUploadName() string {
@@ -71,7 +71,7 @@ func (s *Storage) AdoptBlob(ctx context.Context, oid zeolite.OID, name string) (
 	if err != nil {
 		return nil, blobError("cannot take over a blob", err)
 	}
-	return &upload{s: s, path: path, file: &blobWriter{file: f}, size: st.Size()}, nil
+	return &upload{s: s, path: path, file: &blobWriter{file: f, slots: &s.direct}, size: st.Size()}, nil
 }
 
 // isSharedName says whether name, or name without its last character, ends in
@@ -246,7 +246,7 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	if err != nil {
 		return nil, blobError("cannot copy a blob", err)
 	}
-	u.file = &blobWriter{file: f}
+	u.file = &blobWriter{file: f, slots: &s.direct}
 	if _, err = io.Copy(u, src); err == nil {
 		err = u.Complete()
 	}

@@ -1,48 +1,108 @@
 package filestorage
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// blobBlock is the size in bytes of the pieces in which blobs are written, each
-// at a multiple of it. The kernel keeps such a piece in memory as one, if it can:
-// writing, syncing and sending the blob all take less time than with pieces as
-// clients send them (Python's: 59,000 bytes).
+// blobBlock is the size in bytes of the pieces in which the beginning of a blob
+// is written, each at a multiple of it. The kernel keeps such a piece in memory as
+// one, if it can: writing, syncing and sending the blob all take less time than
+// with pieces as clients send them (Python's: 59,000 bytes).
 const blobBlock = 256 << 10
 
-// blobWriteBack is after how many bytes of an upload the disk begins to write
-// them: while more is received, so that in the end there is less to wait for.
+// What is behind the first blobDirect bytes of a blob goes past the page cache,
+// where that is possible, in blocks of blobDirectBlock, each while the next one
+// is received: finding memory for so much costs more than to receive it, and
+// drives out what is asked for more often. That takes memory for two blocks, so
+// at most blobDirectMost uploads do it at a time.
+const (
+	blobDirect      = 4 << 20
+	blobDirectBlock = 1 << 20
+	blobDirectMost  = 2
+)
+
+// directSlots counts the uploads that go past the page cache. It is safe for
+// concurrent use.
+type directSlots struct{ taken atomic.Int32 }
+
+func (s *directSlots) take() bool {
+	if s.taken.Add(1) > blobDirectMost {
+		s.taken.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (s *directSlots) give() { s.taken.Add(-1) }
+
+// blobWriteBack is after how many bytes of an upload that are in the page cache
+// the disk begins to write them: while more is received, so that in the end there
+// is less to wait for.
 const blobWriteBack = 4 << 20
 
 // blobWriter writes a file from its beginning on. It is used by one goroutine at
 // a time.
 type blobWriter struct {
 	file    File
-	block   *[blobBlock]byte // what did not fill a block yet; nil before the first
-	held    int              // bytes in it
-	written int64
-	begun   int64 // up to where the contents are on their way to the disk
-	err     error // of the write that failed: there is none after it
+	slots   *directSlots
+	block   *blobBuffer // what did not fill a block yet; nil if there is none
+	held    int         // bytes in it
+	written int64       // or under way
+	begun   int64       // up to where the contents are on their way to the disk
+	err     error       // of the write that failed: there is none after it
+
+	direct   directFile       // nil while the page cache is used
+	indirect bool             // the page cache is used to the end
+	done     chan directWrite // the end of a write past it; nil before the first
+	underWay bool             // one has begun, and its end not been taken
 }
 
-var blobBlocks = sync.Pool{New: func() any { return new([blobBlock]byte) }}
+// directWrite is how a write ended, and of what.
+type directWrite struct {
+	block *blobBuffer
+	err   error
+}
 
-// Write writes p, or keeps its end until flush.
+// blobBuffer is memory for a block, which lies as a disk wants it.
+type blobBuffer struct{ b []byte }
+
+var (
+	blobBuffers   = sync.Pool{New: func() any { return &blobBuffer{aligned(blobBlock)} }}
+	directBuffers = sync.Pool{New: func() any { return &blobBuffer{aligned(blobDirectBlock)} }}
+)
+
+func (b *blobBuffer) free() {
+	if len(b.b) == blobDirectBlock {
+		directBuffers.Put(b)
+	} else {
+		blobBuffers.Put(b)
+	}
+}
+
+// Write writes p, or keeps its end until flush. Past the page cache the error of
+// a write comes with a later one.
 func (w *blobWriter) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
-		if whole := len(p) - len(p)%blobBlock; whole > 0 && w.held == 0 {
-			if err := w.write(p[:whole]); err != nil {
-				return 0, err
-			}
-			p = p[whole:]
-			continue
-		}
 		if w.block == nil {
-			w.block = blobBlocks.Get().(*[blobBlock]byte)
+			if !w.goDirect() && len(p) >= blobBlock {
+				whole := len(p) - len(p)%blobBlock
+				if !w.indirect {
+					whole = min(whole, blobDirect-int(w.written))
+				}
+				if err := w.write(p[:whole]); err != nil {
+					return 0, err
+				}
+				p = p[whole:]
+				continue
+			}
+			w.block = w.newBlock()
 		}
-		k := copy(w.block[w.held:], p)
+		k := copy(w.block.b[w.held:], p)
 		w.held, p = w.held+k, p[k:]
-		if w.held == blobBlock {
-			if err := w.flush(); err != nil {
+		if w.held == len(w.block.b) {
+			if err := w.full(); err != nil {
 				return 0, err
 			}
 		}
@@ -50,14 +110,89 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// goDirect says whether the next block goes past the page cache.
+func (w *blobWriter) goDirect() bool {
+	if w.direct == nil && !w.indirect && w.written >= blobDirect {
+		file, can := w.file.(directFile)
+		switch {
+		case !can || !w.slots.take():
+			w.indirect = true
+		case file.SetDirect(true) != nil:
+			w.indirect = true
+			w.slots.give()
+		default:
+			w.direct = file
+		}
+	}
+	return w.direct != nil
+}
+
+// endDirect goes back to the page cache. No write is under way.
+func (w *blobWriter) endDirect() error {
+	if w.direct == nil {
+		return nil
+	}
+	err := w.direct.SetDirect(false)
+	w.direct, w.indirect = nil, true
+	w.slots.give()
+	return err
+}
+
+func (w *blobWriter) newBlock() *blobBuffer {
+	if w.direct != nil {
+		return directBuffers.Get().(*blobBuffer)
+	}
+	return blobBuffers.Get().(*blobBuffer)
+}
+
+// full writes the block, which is full, or lets it be written.
+func (w *blobWriter) full() error {
+	if w.direct == nil {
+		err := w.write(w.block.b)
+		w.dropBlock()
+		return err
+	}
+	if err := w.wait(); err != nil {
+		return err
+	}
+	if w.done == nil {
+		w.done = make(chan directWrite, 1)
+	}
+	block, at := w.block, w.written
+	w.block, w.held, w.written = nil, 0, at+blobDirectBlock
+	w.begun = w.written
+	w.underWay = true
+	go func() {
+		_, err := w.direct.WriteDirect(block.b, at)
+		w.done <- directWrite{block, err}
+	}()
+	return nil
+}
+
+// wait waits for the write that is under way.
+func (w *blobWriter) wait() error {
+	if w.underWay {
+		done := <-w.done
+		w.underWay = false
+		done.block.free()
+		if w.err == nil {
+			w.err = done.err
+		}
+	}
+	return w.err
+}
+
 // flush writes what was kept.
 func (w *blobWriter) flush() error {
-	if w.held == 0 {
-		return w.err
+	if err := w.wait(); err != nil {
+		return err
 	}
-	err := w.write(w.block[:w.held])
-	w.held = 0
-	return err
+	// What is left need not be as long as a disk wants it.
+	if w.err = w.endDirect(); w.err == nil && w.held > 0 {
+		_ = w.write(w.block.b[:w.held])
+		w.dropBlock()
+	}
+	return w.err
 }
 
 func (w *blobWriter) write(p []byte) error {
@@ -75,11 +210,17 @@ func (w *blobWriter) write(p []byte) error {
 	return err
 }
 
+func (w *blobWriter) dropBlock() {
+	if w.block != nil {
+		w.block.free()
+		w.block, w.held = nil, 0
+	}
+}
+
 // close closes the file.
 func (w *blobWriter) close() error {
-	if w.block != nil {
-		blobBlocks.Put(w.block)
-		w.block = nil
-	}
+	_ = w.wait()
+	_ = w.endDirect()
+	w.dropBlock()
 	return w.file.Close()
 }

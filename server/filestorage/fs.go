@@ -48,6 +48,15 @@ type File interface {
 // disk, without waiting for it: so that a later Sync has less to do.
 type writeBacker interface{ StartWriteBack(off, n int64) }
 
+// directFile is a File that can be written past the operating system's cache.
+type directFile interface {
+	// SetDirect begins to do so, or ends it.
+	SetDirect(on bool) error
+	// WriteDirect is WriteAt in between: offset, length and address are
+	// multiples of 4096.
+	WriteDirect(b []byte, off int64) (int, error)
+}
+
 // OSFileSystem is the FileSystem of the operating system.
 type OSFileSystem struct{}
 

@@ -42,22 +42,31 @@ func createLog(name string, perm fs.FileMode) (*os.File, error) {
 	return f, err
 }
 
-func (f logFile) WriteAt(b []byte, off int64) (int, error) {
-	n, err := f.osFile.WriteAt(b, off)
+// WriteAt writes past the page cache, or not if createLog found it impossible.
+func (f logFile) WriteAt(b []byte, off int64) (int, error) { return f.WriteDirect(b, off) }
+
+// WriteDirect implements directFile.
+func (f osFile) WriteDirect(b []byte, off int64) (int, error) {
+	n, err := f.WriteAt(b, off)
 	if n == 0 && errors.Is(err, syscall.EINVAL) {
 		// Some file systems take O_DIRECT, but then do not write so.
-		if err := f.clearDirect(); err != nil {
+		if err := f.SetDirect(false); err != nil {
 			return 0, err
 		}
-		return f.osFile.WriteAt(b, off)
+		return f.WriteAt(b, off)
 	}
 	return n, err
 }
 
-func (f logFile) clearDirect() error {
+// SetDirect implements directFile.
+func (f osFile) SetDirect(on bool) error {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags&^unix.O_DIRECT)
+		flags &^= unix.O_DIRECT
+		if on {
+			flags |= unix.O_DIRECT
+		}
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags)
 	}
 	return os.NewSyscallError("fcntl", err)
 }

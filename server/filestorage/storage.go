@@ -16,12 +16,13 @@ import (
 // Packer, BlobStorage and SharedBlobStorage. Its methods may be called by any
 // number of goroutines at once.
 type Storage struct {
-	path  string // absolute, of Data.fs
-	opts  Options
-	fs    FileSystem
-	log   *slog.Logger
-	lock  *flock.Flock // nil if read-only
-	blobs *blobDir     // nil without blobs
+	path   string // absolute, of Data.fs
+	opts   Options
+	fs     FileSystem
+	log    *slog.Logger
+	lock   *flock.Flock // nil if read-only
+	blobs  *blobDir     // nil without blobs
+	direct directSlots  // of uploads
 
 	gen       atomic.Pointer[generation]
 	space     space
