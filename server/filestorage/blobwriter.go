@@ -56,6 +56,7 @@ type blobWriter struct {
 	indirect bool             // the page cache is used to the end
 	done     chan directWrite // the end of a write past it; nil before the first
 	underWay bool             // one has begun, and its end not been taken
+	spare    *blobBuffer      // of a write past it that has ended
 }
 
 // directWrite is how a write ended, and of what.
@@ -64,17 +65,14 @@ type directWrite struct {
 	err   error
 }
 
-// blobBuffer is memory for a block, which lies as a disk wants it.
+// blobBuffer is memory for a block.
 type blobBuffer struct{ b []byte }
 
-var (
-	blobBuffers   = sync.Pool{New: func() any { return &blobBuffer{aligned(blobBlock)} }}
-	directBuffers = sync.Pool{New: func() any { return &blobBuffer{aligned(blobDirectBlock)} }}
-)
+var blobBuffers = sync.Pool{New: func() any { return &blobBuffer{make([]byte, blobBlock)} }}
 
 func (b *blobBuffer) free() {
 	if len(b.b) == blobDirectBlock {
-		directBuffers.Put(b)
+		freeBlocks(b.b)
 	} else {
 		blobBuffers.Put(b)
 	}
@@ -85,7 +83,7 @@ func (b *blobBuffer) free() {
 func (w *blobWriter) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
-		if w.block == nil {
+		if w.held == 0 {
 			if !w.goDirect() && len(p) >= blobBlock {
 				whole := len(p) - len(p)%blobBlock
 				if !w.indirect {
@@ -97,7 +95,9 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 				p = p[whole:]
 				continue
 			}
-			w.block = w.newBlock()
+			if w.block == nil {
+				w.block = w.newBlock()
+			}
 		}
 		k := copy(w.block.b[w.held:], p)
 		w.held, p = w.held+k, p[k:]
@@ -122,6 +122,7 @@ func (w *blobWriter) goDirect() bool {
 			w.slots.give()
 		default:
 			w.direct = file
+			w.dropBlock()
 		}
 	}
 	return w.direct != nil
@@ -134,22 +135,31 @@ func (w *blobWriter) endDirect() error {
 	}
 	err := w.direct.SetDirect(false)
 	w.direct, w.indirect = nil, true
+	if w.spare != nil {
+		w.spare.free()
+		w.spare = nil
+	}
 	w.slots.give()
 	return err
 }
 
 func (w *blobWriter) newBlock() *blobBuffer {
-	if w.direct != nil {
-		return directBuffers.Get().(*blobBuffer)
+	switch {
+	case w.direct == nil:
+		return blobBuffers.Get().(*blobBuffer)
+	case w.spare == nil:
+		return &blobBuffer{newBlocks(blobDirectBlock)}
 	}
-	return blobBuffers.Get().(*blobBuffer)
+	b := w.spare
+	w.spare = nil
+	return b
 }
 
 // full writes the block, which is full, or lets it be written.
 func (w *blobWriter) full() error {
 	if w.direct == nil {
 		err := w.write(w.block.b)
-		w.dropBlock()
+		w.held = 0
 		return err
 	}
 	if err := w.wait(); err != nil {
@@ -173,8 +183,7 @@ func (w *blobWriter) full() error {
 func (w *blobWriter) wait() error {
 	if w.underWay {
 		done := <-w.done
-		w.underWay = false
-		done.block.free()
+		w.underWay, w.spare = false, done.block
 		if w.err == nil {
 			w.err = done.err
 		}

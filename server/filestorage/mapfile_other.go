@@ -9,3 +9,7 @@ func mapFile(f *os.File, size int64) (data []byte, unmap func([]byte), err error
 	data, err = readFile(f, size)
 	return data, nil, err
 }
+
+func newBlocks(n int) []byte { return aligned(n) }
+
+func freeBlocks([]byte) {}

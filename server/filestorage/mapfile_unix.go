@@ -21,3 +21,16 @@ func mapFile(f *os.File, size int64) (data []byte, unmap func([]byte), err error
 	data, err = readFile(f, size)
 	return data, nil, err
 }
+
+// newBlocks returns n bytes that lie as a disk wants them, outside of Go's heap:
+// in it they would let the collector wait until as much again is garbage.
+func newBlocks(n int) []byte {
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return aligned(n)
+	}
+	return b
+}
+
+// freeBlocks gives them back. What Mmap did not make it leaves alone.
+func freeBlocks(b []byte) { _ = unix.Munmap(b) }
