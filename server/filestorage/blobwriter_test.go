@@ -91,19 +91,25 @@ func TestBlobWriter(t *testing.T) {
 func TestBlobWriterFails(t *testing.T) {
 	for _, limit := range []int{0, 1, blobBlock - 1, blobBlock, 2*blobBlock + 5} {
 		w := &blobWriter{file: &recordingFile{limit: limit}, slots: &directSlots{}}
-		var err error
-		for written := 0; err == nil && written <= limit; written += 10_000 {
-			_, err = w.Write(make([]byte, 10_000))
-		}
-		if err == nil {
-			err = w.flush()
-		}
-		if !errors.Is(err, errNoRoom) {
-			t.Errorf("with room for %d bytes: %v", limit, err)
-		}
-		if err := w.flush(); !errors.Is(err, errNoRoom) {
-			t.Errorf("the error is forgotten: %v", err)
-		}
+		meetFullDisk(t, w, limit)
+	}
+}
+
+// meetFullDisk writes more than there is room for.
+func meetFullDisk(t *testing.T, w *blobWriter, limit int) {
+	t.Helper()
+	var err error
+	for written := 0; err == nil && written <= limit; written += 10_000 {
+		_, err = w.Write(make([]byte, 10_000))
+	}
+	if err == nil {
+		err = w.flush()
+	}
+	if !errors.Is(err, errNoRoom) {
+		t.Errorf("with room for %d bytes: %v", limit, err)
+	}
+	if err := w.flush(); !errors.Is(err, errNoRoom) {
+		t.Errorf("the error is forgotten: %v", err)
 	}
 }
 
@@ -200,19 +206,7 @@ func TestBlobWriterDirectFails(t *testing.T) {
 	for _, limit := range []int{blobDirect, blobDirect + 1, blobDirect + blobDirectBlock, 7<<20 + 5} {
 		f := &directRecorder{recordingFile: recordingFile{limit: limit}, t: t}
 		w := &blobWriter{file: f, slots: &directSlots{}}
-		var err error
-		for written := 0; err == nil && written < limit+blobDirectBlock; written += 100_000 {
-			_, err = w.Write(make([]byte, 100_000))
-		}
-		if err == nil {
-			err = w.flush()
-		}
-		if !errors.Is(err, errNoRoom) {
-			t.Errorf("with room for %d bytes: %v", limit, err)
-		}
-		if err := w.flush(); !errors.Is(err, errNoRoom) {
-			t.Errorf("the error is forgotten: %v", err)
-		}
+		meetFullDisk(t, w, limit)
 		if err := w.close(); err != nil {
 			t.Error(err)
 		}
