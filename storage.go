@@ -17,7 +17,7 @@ import (
 // caller, unless a method says otherwise.
 //
 // Some storages can do more: [Undoer], [Packer], [BlobStorage], [QuickLoader],
-// [QuickVoter] and [Watcher] are the optional abilities. A wrapper that cannot
+// [QuickCommitter] and [Watcher] are the optional abilities. A wrapper that cannot
 // tell by its type whether it has one answers ErrUnsupported and says so in [Info].
 type Storage interface {
 	// Info describes the storage as it is now. It is cheap and never fails.
@@ -325,15 +325,20 @@ type QuickLoader interface {
 	LoadNow(oid OID, before TID, buf []byte) (Revision, bool)
 }
 
-// QuickVoter is a storage whose transactions seldom wait for anything before
-// Finish: the server then has small ones voted by the goroutine that reads the
+// QuickCommitter is a storage whose transactions seldom wait for long: the server
+// then has small ones voted and finished by the goroutine that reads the
 // connection.
-type QuickVoter interface {
+type QuickCommitter interface {
 	// VoteNow says whether a transaction that stores, deletes or checks these
 	// objects, with records of size bytes in all, could be begun, given them
 	// and voted right now without waiting, for a disk or a lock that is held
 	// for long.
 	VoteNow(oids []OID, size int) bool
+
+	// FinishNow says whether a small transaction that has been voted would be
+	// finished, as far as can be known, without waiting for more than a disk
+	// that takes less than a millisecond.
+	FinishNow() bool
 }
 
 // Blob is an open, immutable blob: its size and its bytes at any offset. It is

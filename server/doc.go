@@ -9,12 +9,14 @@
 // # Three lanes
 //
 // The goroutine that reads a connection runs what cannot block (inline), loads
-// that the storage can answer from memory among it (quick.go). What
-// touches the client's transaction or its upload is run in the order in which
-// it arrived, one call at a time (ordered); as long as the transaction is small
-// and nothing has to be waited for, by the reading goroutine too (now.go).
-// Everything else only reads and is run by a few workers (free). So a vote that waits for somebody's locks, or a
-// slow disk, holds up nobody else, not even the same client's loads.
+// that the storage can answer from memory among it (quick.go). What touches the
+// client's transaction or its upload is run in the order in which it arrived, one
+// call at a time (ordered); as long as the transaction is small and nothing has
+// to be waited for but a disk that was quick the last time, by the reading
+// goroutine too (now.go). If the disk is not quick this time, another goroutine
+// reads on. Everything else only reads and is run by a few workers (free). So a
+// vote that waits for somebody's locks, or a slow disk, holds up nobody else, not
+// even the same client's loads for more than some milliseconds.
 //
 // Replies are written by the goroutine that made them, if the socket takes them
 // at once, together with what waits for that client already. The connection's
@@ -38,9 +40,10 @@
 //
 // tpc_begin, the stores and the vote of a small transaction mostly arrive
 // together: one read, the look at each object's record, one write of the reply,
-// all in the reading goroutine. tpc_finish waits for the disk, so it is handed to
-// a worker, which also writes the reply, behind the message with the storage's
-// size and the invalidations of others that wait for the client.
+// all in the reading goroutine. If nobody else commits, it also runs tpc_finish,
+// and writes the reply, behind the message with the storage's size and the
+// invalidations of others that wait for the client: no other thread is woken.
+// While others commit tpc_finish has to wait, so it is handed to a worker.
 //
 // # The ordering rules
 //

@@ -13,18 +13,18 @@ import (
 // export is a storage as it is offered to clients: what its sessions share.
 // It is safe for concurrent use.
 type export struct {
-	name       string
-	storage    zeolite.Storage
-	undoer     zeolite.Undoer            // the abilities, nil if missing
-	packer     zeolite.Packer            //
-	blobs      zeolite.BlobStorage       //
-	shared     zeolite.SharedBlobStorage //
-	quick      zeolite.QuickLoader       //
-	quickVotes zeolite.QuickVoter        //
-	follower   zeolite.Follower          //
-	readOnly   bool
-	opt        *Options
-	log        *slog.Logger
+	name         string
+	storage      zeolite.Storage
+	undoer       zeolite.Undoer            // the abilities, nil if missing
+	packer       zeolite.Packer            //
+	blobs        zeolite.BlobStorage       //
+	shared       zeolite.SharedBlobStorage //
+	quick        zeolite.QuickLoader       //
+	quickCommits zeolite.QuickCommitter    //
+	follower     zeolite.Follower          //
+	readOnly     bool
+	opt          *Options
+	log          *slog.Logger
 
 	locks     commitLocks
 	publisher publisher
@@ -60,7 +60,7 @@ func newExport(s *Server, name string, storage zeolite.Storage) *export {
 		e.shared, _ = storage.(zeolite.SharedBlobStorage)
 	}
 	e.quick, _ = storage.(zeolite.QuickLoader)
-	e.quickVotes, _ = storage.(zeolite.QuickVoter)
+	e.quickCommits, _ = storage.(zeolite.QuickCommitter)
 	e.locks.init()
 	e.counters.start = time.Now()
 	e.publisher.init()

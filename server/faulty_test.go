@@ -70,6 +70,13 @@ func (f *faultyStorage) blocks(t testing.TB, op string) (release func(), waiting
 	return release, arrived
 }
 
+// VoteNow implements zeolite.QuickCommitter: a vote may wait.
+func (f *faultyStorage) VoteNow([]zeolite.OID, int) bool { return false }
+
+// FinishNow implements zeolite.QuickCommitter: what waits nevertheless is a disk
+// that has been quick so far.
+func (f *faultyStorage) FinishNow() bool { return true }
+
 func (f *faultyStorage) hook(ctx context.Context, op string) error {
 	f.mu.Lock()
 	hook := f.hooks[op]

@@ -64,11 +64,15 @@ func (l *orderedLane) enter() bool {
 	return true
 }
 
+// leave gives the lane back, to calls that came meanwhile, if there are any.
 func (l *orderedLane) leave() {
 	l.mu.Lock()
-	l.running = false
+	defer l.mu.Unlock()
+	l.running = len(l.calls) > 0 && !l.closed
 	l.changed.Broadcast()
-	l.mu.Unlock()
+	if l.running {
+		l.workers.do(job{l, nil})
+	}
 }
 
 // work runs the calls that wait, until there are none. Of each it sends what it

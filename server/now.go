@@ -4,8 +4,8 @@ import "github.com/zeolite-go/zeolite/zrpc"
 
 // What a small transaction consists of is taken down by the goroutine that reads
 // the connection, and voted if that need not wait: to hand it to another one
-// takes longer. Only tpc_finish, which waits for the disk, goes to the ordered
-// lane's own goroutine in any case.
+// takes longer. It is also finished there, if it can be written to a quick disk
+// at once. Should the disk not be quick this time, another goroutine reads on.
 
 // nowBytes and nowObjects bound the transactions for which this is so. More
 // would keep the client's loads waiting.
@@ -18,11 +18,13 @@ const (
 // would have to wait: for calls before it, locks, or a disk. Then the call is as
 // it was.
 func (s *session) orderedNow(call *zrpc.Call) (done bool) {
-	vote := false
+	ready := func() bool { return true }
 	switch string(call.Name) {
 	case "tpc_begin", "storea", "deleteObject", "checkCurrentSerialInTransaction":
 	case "vote":
-		vote = true
+		ready = s.lockNow
+	case "tpc_finish":
+		return s.finishNow(call)
 	default:
 		return false
 	}
@@ -30,7 +32,7 @@ func (s *session) orderedNow(call *zrpc.Call) (done bool) {
 		return false
 	}
 	defer s.ordered.leave()
-	if !s.smallWith(call) || vote && !s.lockNow() {
+	if !s.smallWith(call) || !ready() {
 		return false
 	}
 	s.conn.Hold()
@@ -63,13 +65,30 @@ func (s *session) lockNow() bool {
 		return true
 	}
 	// With a blob, or an upload that did not end, there are files to deal with.
-	if s.quickVotes == nil || t.locks != nil || t.failed != nil || len(t.blobs) > 0 || s.upload != nil {
+	if s.quickCommits == nil || t.locks != nil || t.failed != nil || len(t.blobs) > 0 || s.upload != nil {
 		return false
 	}
 	oids, whole, err := t.objects()
-	if err != nil || whole || !s.quickVotes.VoteNow(oids, t.log.bytes()) {
+	if err != nil || whole || !s.quickCommits.VoteNow(oids, t.log.bytes()) {
 		return false
 	}
 	s.early = s.locks.try(oids)
 	return s.early != nil
+}
+
+// finishNow runs a tpc_finish if it waits for nothing, or else for a moment.
+func (s *session) finishNow(call *zrpc.Call) (done bool) {
+	if !s.ordered.enter() {
+		return false
+	}
+	t := s.txn
+	if t == nil || t.voted == nil || len(t.blobs) > 0 || s.quickCommits == nil || !s.smallWith(call) || !s.quickCommits.FinishNow() {
+		s.ordered.leave()
+		return false
+	}
+	s.conn.MayBlock(func() {
+		s.dispatch(call)
+		s.ordered.leave()
+	})
+	return true
 }

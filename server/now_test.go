@@ -22,6 +22,8 @@ func (a *asked) VoteNow([]zeolite.OID, int) bool {
 	return a.ready
 }
 
+func (a *asked) FinishNow() bool { return a.ready }
+
 // TestVoteByTheReader commits with and without the storage being ready for it,
 // and makes sure that the reader leaves alone what it must: votes for whose
 // locks others wait, large transactions, and those of another id.
@@ -63,5 +65,45 @@ func TestVoteByTheReader(t *testing.T) {
 			p.finish(id)
 			s.waitIdle()
 		}
+	})
+}
+
+// TestFinishThatWaitsHoldsUpNothingElse has the reading goroutine finish a
+// transaction when the storage hangs: the client's other calls are answered, and
+// what belongs to its next transaction is done when the first is finished.
+func TestFinishThatWaitsHoldsUpNothingElse(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		storage := newFaulty(newMemory(t))
+		s := startServer(t, storage, Options{})
+		b := s.newBystander(t)
+		p := s.connect(t, enc)
+		oid, other := p.newOID(), p.newOID()
+		tid := p.commit(oid, 0, record("0"))
+		for range 3 { // one goroutine after the other reads
+			id := p.voted(oid, tid, record("0"))
+			release, waiting := storage.blocks(t, "finish")
+			finish := p.begin("tpc_finish", id)
+			<-waiting
+			next := p.tpcBegin()
+			p.store(next, other, 0, record("next"))
+			vote := p.begin("vote", next)
+
+			p.assertLoads(oid, tid, record("0"))
+			p.call("ping")
+			p.call("history", oid, 5)
+			for _, m := range p.early {
+				if m.id == finish || m.id == vote {
+					t.Errorf("while the storage hangs the answer is %v", m)
+				}
+			}
+
+			release()
+			tid = tidOf(t, p.result(finish))
+			p.result(vote)
+			p.call("tpc_abort", next)
+			p.assertLoads(oid, tid, record("0"))
+		}
+		b.assertFine()
+		s.waitIdle()
 	})
 }

@@ -120,5 +120,6 @@ func (j *jitter) LoadNow(oid zeolite.OID, before zeolite.TID, buf []byte) (zeoli
 	return rev, true
 }
 
-// VoteNow makes every storage a QuickVoter, but not always.
+// VoteNow and FinishNow make every storage a QuickCommitter, but not always.
 func (j *jitter) VoteNow([]zeolite.OID, int) bool { return rand.IntN(3) != 0 }
+func (j *jitter) FinishNow() bool                 { return rand.IntN(3) != 0 }

@@ -74,7 +74,7 @@ func (opt Options) withDefaults() Options {
 // Handler receives the calls of a connection. HandleCall is called by the
 // reading goroutine, for one call after another; nothing else is read until it
 // returns. The Call becomes the handler's. A handler that answers before it
-// returns may call Conn.Hold first.
+// returns may call Conn.Hold first; one that may have to wait calls Conn.MayBlock.
 type Handler interface {
 	HandleCall(call *Call)
 }
@@ -91,6 +91,7 @@ type Conn struct {
 
 	near    bool          // boundSendBuffer says so
 	holding bool          // belongs to the reading goroutine: out is held
+	relief  relief        // of the reading goroutine
 	direct  *directWriter // belongs to out; nil if only the writing goroutine can write
 
 	done       chan struct{} // closed when the connection ends
@@ -144,7 +145,7 @@ func (c *Conn) Start(h Handler) {
 		c.End(err)
 		c.out.drop()
 	})
-	c.goroutines.Go(func() { c.End(c.readAll()) })
+	c.goroutines.Go(func() { c.read(0) })
 	if c.opt.KeepAlive > 0 {
 		c.goroutines.Go(c.keepAlive)
 	}
@@ -353,8 +354,8 @@ func (s *single) Close() {
 	}
 }
 
-// readAll reads messages until the connection ends.
-func (c *Conn) readAll() error {
+// readAll reads messages until the connection ends, or another goroutine reads.
+func (c *Conn) readAll(reader int64) error {
 	for {
 		if c.holding && !c.frameAtHand() {
 			c.Flush()
@@ -379,6 +380,9 @@ func (c *Conn) readAll() error {
 			c.complete(call)
 		default:
 			c.h.HandleCall(call)
+			if c.relief.reader.Load() != reader {
+				return errRelieved
+			}
 		}
 	}
 }

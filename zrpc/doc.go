@@ -23,7 +23,9 @@
 // any length costs the memory of one message.
 //
 // Incoming calls are handed to the [Handler] one after another by the reading
-// goroutine; replies complete the calls that wait for them, also in order.
+// goroutine; replies complete the calls that wait for them, also in order. A
+// handler that may have to wait says so (Conn.MayBlock), and is not waited for
+// for long (relief.go).
 //
 // # Buffers
 //

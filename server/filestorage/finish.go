@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -19,6 +20,8 @@ type committer struct {
 
 	// lock holds one token: who takes it may commit, or replace the file.
 	lock chan struct{}
+
+	took atomic.Int64 // ns, to write the last group; 0 if there was none
 }
 
 func (c *committer) init() { c.lock = make(chan struct{}, 1) }
@@ -165,7 +168,9 @@ func (s *Storage) tryCommit(group []*Txn) error {
 		return nil
 	}
 	dirs.start(s.fs)
+	began := time.Now()
 	end, err := s.writeGroup(g, ready, start, last, &dirs)
+	s.committer.took.Store(int64(time.Since(began)))
 	if err != nil {
 		if !errors.Is(err, zeolite.ErrInDoubt) {
 			for _, t := range ready {

@@ -263,5 +263,8 @@ func (t *txn) Abort() {
 	}
 }
 
-// VoteNow implements zeolite.QuickVoter: there is nothing to wait for.
+// VoteNow implements zeolite.QuickCommitter: there is nothing to wait for.
 func (s *Storage) VoteNow([]zeolite.OID, int) bool { return true }
+
+// FinishNow implements zeolite.QuickCommitter.
+func (s *Storage) FinishNow() bool { return true }

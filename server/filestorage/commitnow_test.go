@@ -44,3 +44,29 @@ func TestVoteNow(t *testing.T) {
 	}
 	db.open()
 }
+
+// TestFinishNow asks when nothing is known of the disk yet, when it is quick, when
+// it is not, and when somebody else commits.
+func TestFinishNow(t *testing.T) {
+	db := newDB(t, Options{})
+	assert := func(when string, want bool) {
+		t.Helper()
+		if got := db.s.FinishNow(); got != want {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	assert("before the first commit", false)
+	db.store(1, 0, "first")
+	if took := db.s.committer.took.Load(); took <= 0 {
+		t.Errorf("a commit took %d ns to write", took)
+	}
+	db.s.committer.took.Store(int64(quickWrite))
+	assert("after a quick write", true)
+	db.s.committer.took.Store(int64(quickWrite) + 1)
+	assert("after a slow write", false)
+	db.s.committer.took.Store(1)
+	db.s.committer.lock <- struct{}{}
+	assert("while somebody commits", false)
+	<-db.s.committer.lock
+	assert("after that", true)
+}
