@@ -23,12 +23,11 @@ var errRelieved = errors.New("zrpc: another goroutine reads")
 type relief struct {
 	reader atomic.Int64 // the number of the goroutine that reads; changes with mu held
 
-	mu     sync.Mutex
-	timer  *time.Timer // looks, while armed
-	armed  bool
-	away   bool  // the reader is in MayBlock
-	leaves int64 // how often it went there
-	seen   int64 // leaves, when the timer looked last
+	mu    sync.Mutex
+	timer *time.Timer // looks, while armed
+	armed bool
+	away  bool // the reader is in MayBlock
+	fresh bool // it went there since the last look
 }
 
 // MayBlock runs f in the reading goroutine. f may wait, for a disk or a lock, but
@@ -40,8 +39,7 @@ func (c *Conn) MayBlock(f func()) {
 	r := &c.relief
 	r.mu.Lock()
 	reader := r.reader.Load()
-	r.away = true
-	r.leaves++
+	r.away, r.fresh = true, true
 	if !r.armed {
 		r.armed = true
 		if r.timer == nil {
@@ -62,26 +60,24 @@ func (c *Conn) MayBlock(f func()) {
 	c.Push()
 }
 
-// relieve is what the timer does. It starts another reading goroutine if the one
-// there is has been away since the last look, and stops looking if it has not
-// gone away again since then.
+// relieve is what the timer does. If the reading goroutine has not gone away since
+// the last look, it looks no more, and starts another one if it is away still.
 func (c *Conn) relieve() {
 	r := &c.relief
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	since := r.leaves == r.seen
-	r.seen = r.leaves
-	if since && r.away {
+	if r.fresh {
+		r.fresh = false
+		r.timer.Reset(reliefPeriod)
+		return
+	}
+	r.armed = false
+	if r.away {
 		r.away = false
 		reader := r.reader.Add(1)
 		// Nobody waits in vain: the goroutine that is away is counted still.
 		c.goroutines.Go(func() { c.read(reader) })
 	}
-	if since {
-		r.armed = false
-		return
-	}
-	r.timer.Reset(reliefPeriod)
 }
 
 // read reads until the connection ends, or somebody else does.
