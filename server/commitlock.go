@@ -37,7 +37,9 @@ type commitLock struct {
 	dependents []*commitLock // requests that wait for this one
 	granted    chan struct{}
 	given      bool
-	gone       bool // released; or given up, which takes effect when granted
+	gone       bool        // released; or given up, which takes effect when granted
+	kept       *time.Timer // releases it, unless it is
+	retried    bool        // before: it was taken again
 }
 
 func (c *commitLocks) init() {
@@ -143,9 +145,13 @@ func (l *commitLock) covers(oids []zeolite.OID, whole bool) bool {
 // release lets go of the locks, or of the place in the queue. It may be called
 // more than once.
 func (l *commitLock) release() {
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	l.releaseLocked()
+}
+
+func (l *commitLock) releaseLocked() {
 	c := l.locks
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if l.gone {
 		return
 	}
@@ -156,6 +162,39 @@ func (l *commitLock) release() {
 		c.held--
 		c.remove(l)
 	}
+}
+
+// keep lets whoever was granted locks hold them for a while after its
+// transaction, for its next one. It does so once, and only if others wait for
+// them, and more than so many for any; else they are as they were.
+func (l *commitLock) keep(d time.Duration, many int) bool {
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	if l.gone || l.whole || l.retried || len(l.dependents) == 0 || l.locks.waiting <= many {
+		return false
+	}
+	l.kept = time.AfterFunc(d, func() {
+		l.locks.mu.Lock()
+		defer l.locks.mu.Unlock()
+		if !l.retried {
+			l.releaseLocked()
+		}
+	})
+	return true
+}
+
+// again takes locks that were kept, if they are still there and enough for these
+// objects. Otherwise it releases them.
+func (l *commitLock) again(oids []zeolite.OID, whole bool) bool {
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	l.kept.Stop()
+	if !l.gone && l.covers(oids, whole) {
+		l.retried = true
+		return true
+	}
+	l.releaseLocked()
+	return false
 }
 
 func (c *commitLocks) remove(l *commitLock) {

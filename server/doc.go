@@ -45,6 +45,9 @@
 // invalidations of others that wait for the client: no other thread is woken.
 // While others commit tpc_finish has to wait, so it is handed to a worker.
 //
+// Where many want the same objects nearly all transactions end in a conflict; who
+// met one is let in first when it tries again (retry.go).
+//
 // # The ordering rules
 //
 // For every client, on its one connection:

@@ -72,7 +72,9 @@ func (s *session) lockNow() bool {
 	if err != nil || whole || !s.quickCommits.VoteNow(oids, t.log.bytes()) {
 		return false
 	}
-	s.early = s.locks.try(oids)
+	if s.early = s.retry.take(oids, false); s.early == nil {
+		s.early = s.locks.try(oids)
+	}
 	return s.early != nil
 }
 

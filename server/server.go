@@ -106,6 +106,8 @@ type Server struct {
 	closing   bool
 	stopped   sync.Once
 	running   sync.WaitGroup // connections
+
+	retryFirst time.Duration // but in tests, the constant
 }
 
 // New makes a server without storages.
@@ -124,6 +126,8 @@ func New(opt Options) *Server {
 		listeners: map[net.Listener]struct{}{},
 		greeting:  map[net.Conn]struct{}{},
 		sessions:  map[*session]struct{}{},
+
+		retryFirst: retryFirst,
 	}
 	s.workers.init()
 	s.counters.init()

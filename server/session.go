@@ -42,6 +42,7 @@ type session struct {
 	txn    *transaction
 	upload zeolite.BlobUpload
 	early  *commitLock // for the vote that begins: see orderedNow
+	retry  retry
 
 	iterators iterators
 
@@ -58,7 +59,7 @@ var errNotRegistered = errors.New("the client did not register")
 var errDisconnected = errors.New("client disconnected")
 
 func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *session {
-	se := &session{server: s, log: log}
+	se := &session{server: s, log: log, retry: retry{first: s.retryFirst}}
 	lim := s.opt.Limits
 	se.conn = zrpc.NewConn(nc, enc, zrpc.Options{
 		MaxFrame:    maxUnregistered,
@@ -104,6 +105,7 @@ func (s *session) end() {
 	// hangs may delay that. With the lane closed the transaction is ours.
 	s.ordered.close()
 	s.clearTransaction()
+	s.retry.drop()
 	s.dropUpload()
 	s.conn.Close()
 	if s.registered.Load() {

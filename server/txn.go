@@ -26,10 +26,12 @@ type transaction struct {
 	failed error
 
 	// Between vote and the end:
-	locks *commitLock
-	voted zeolite.Txn
-	held  zeolite.Txn // in place of voted, while the client resolves conflicts
-	timer *time.Timer
+	conflict bool // the vote met one
+	locks    *commitLock
+	locked   time.Time
+	voted    zeolite.Txn
+	held     zeolite.Txn // in place of voted, while the client resolves conflicts
+	timer    *time.Timer
 }
 
 // TpcBegin follows stubs.StorageServer.
@@ -157,10 +159,13 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 	if t.voted != nil {
 		return stubs.VoteResult{}, &zeolite.TransactionError{Message: "Already voting (locked)"}
 	}
+	s.retry.comes()
+	t.conflict = false
 	result, err := s.vote(ctx, t)
 	if err != nil {
 		if errors.As(err, new(*zeolite.ConflictError)) {
 			s.counters.conflicts.Add(1)
+			t.conflict = true
 		}
 		s.logError("vote", err)
 		s.clearTransaction()
@@ -169,6 +174,7 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 		// votes again, or aborts. It also keeps its locks, so that what it
 		// resolved cannot meet the next conflict.
 		s.counters.conflicts.Add(1)
+		t.conflict = true
 		t.hold(ctx)
 	}
 	return result, err
@@ -225,12 +231,15 @@ func (s *session) lock(ctx context.Context, t *transaction) error {
 			}
 			t.release()
 		}
-		if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
-			s.counters.lockWaits.observe(time.Since(start))
-			return err
+		if t.locks = s.retry.take(oids, whole); t.locks == nil {
+			if t.locks, err = s.locks.acquire(ctx, oids, whole); err != nil {
+				s.counters.lockWaits.observe(time.Since(start))
+				return err
+			}
 		}
 	}
-	s.counters.lockWaits.observe(time.Since(start))
+	t.locked = time.Now()
+	s.counters.lockWaits.observe(t.locked.Sub(start))
 	if d := s.opt.TransactionTimeout; d > 0 {
 		conn := s.conn
 		t.timer = time.AfterFunc(d, func() {
@@ -456,6 +465,9 @@ func (s *session) endTransaction() {
 	t := s.txn
 	s.txn = nil
 	s.counters.active.Add(-1)
+	if t.conflict {
+		t.locks = s.retry.keep(t.locks, time.Since(t.locked))
+	}
 	t.release()
 	t.log.close()
 	// An upload that was not ended belonged to this transaction.
