@@ -20,9 +20,9 @@ import (
 
 const (
 	// retryQuick is the time within which a client must have come back the last
-	// time. If it does much in between, others wait too long, and maybe for
-	// nothing.
-	retryQuick = 20 * time.Millisecond
+	// time: an application that runs its transaction again does. After a longer
+	// time it is not likely to come back for that, and others waited for nothing.
+	retryQuick = 100 * time.Millisecond
 	// retryFirst is how long locks are kept for a client that has not met a
 	// conflict before; afterwards it is retryTimes what it took the last time,
 	// from retryLeast on.

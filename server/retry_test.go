@@ -219,16 +219,16 @@ func TestRetryKeeps(t *testing.T) {
 			waiting int
 			want    time.Duration
 		}{
-			{0, ms, 0, 0},              // nobody to be kept waiting
-			{0, ms, 1, retryFirst},     // nothing is known of the client
-			{3 * ms, ms, 2, 6 * ms},    // it came back soon
-			{3 * ms, ms, 1, 0},         // but it takes less to tell the one who waits
-			{0, ms / 10, 14, 0},        // or these
-			{0, ms / 10, 16, 6 * ms},   // but not these
-			{ms / 10, ms, 2, ms},       // at least
-			{21 * ms, 9 * ms, 60, 0},   // too slow
-			{0, 9 * ms, 60, 0},         // still
-			{20 * ms, ms, 60, 40 * ms}, // not too slow
+			{0, ms, 0, 0},                // nobody to be kept waiting
+			{0, ms, 1, retryFirst},       // nothing is known of the client
+			{3 * ms, ms, 2, 6 * ms},      // it came back soon
+			{3 * ms, ms, 1, 0},           // but it takes less to tell the one who waits
+			{0, ms / 10, 14, 0},          // or these
+			{0, ms / 10, 16, 6 * ms},     // but not these
+			{ms / 10, ms, 2, ms},         // at least
+			{101 * ms, 9 * ms, 60, 0},    // too slow
+			{0, 9 * ms, 60, 0},           // still
+			{100 * ms, ms, 60, 200 * ms}, // not too slow
 		} {
 			if step.back > 0 {
 				r.told = time.Now().Add(-step.back)
