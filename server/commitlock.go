@@ -38,8 +38,8 @@ type commitLock struct {
 	granted    chan struct{}
 	given      bool
 	gone       bool        // released; or given up, which takes effect when granted
-	kept       *time.Timer // releases it, unless it is
-	retried    bool        // before: it was taken again
+	kept       *time.Timer // releases locks that were kept,
+	retried    bool        // unless they were taken again
 }
 
 func (c *commitLocks) init() {
