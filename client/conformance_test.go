@@ -16,15 +16,14 @@ import (
 
 // The client is one more storage.
 func TestConformance(t *testing.T) {
-	for _, enc := range encodings {
-		for _, network := range []string{"tcp", "unix"} {
-			t.Run(fmt.Sprintf("%v over %s", enc, network), func(t *testing.T) {
-				noLeaks(t)
-				storagetest.Run(t, func(t *testing.T) storagetest.Harness {
-					return conforming(t, server.Options{Encoding: enc}, network)
-				})
+	for i, enc := range encodings {
+		network := []string{"tcp", "unix"}[i]
+		t.Run(fmt.Sprintf("%v over %s", enc, network), func(t *testing.T) {
+			noLeaks(t)
+			storagetest.Run(t, func(t *testing.T) storagetest.Harness {
+				return conforming(t, server.Options{Encoding: enc}, network)
 			})
-		}
+		})
 	}
 }
 
