@@ -42,7 +42,7 @@ type session struct {
 	txn    *transaction
 	upload zeolite.BlobUpload
 	early  *commitLock // for the vote that begins: see orderedNow
-	retry  retry
+	retry  retry       // after a conflict
 
 	iterators iterators
 
