@@ -23,6 +23,10 @@ type blobDir struct {
 	path string
 	lawn bool
 	fs   FileSystem
+
+	mu    sync.Mutex        // held while directories are made
+	fresh map[string]uint64 // directories whose own names may not be durable
+	made  uint64            // how many were made
 }
 
 const (
@@ -121,8 +125,12 @@ func (d *blobDir) file(oid zeolite.OID, tid zeolite.TID) string {
 	return filepath.Join(d.oidDir(oid), zeolite.OID(tid).String()+blobSuffix)
 }
 
-// makeDir makes the directory of an object's blobs, durably.
+// makeDir makes the directory of an object's blobs. That it is there after a
+// power failure takes a sync of what namesOf returns.
 func (d *blobDir) makeDir(oid zeolite.OID) error {
+	// Who finds a directory must find it in fresh, too.
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.makeDirs(d.oidDir(oid))
 }
 
@@ -130,7 +138,12 @@ func (d *blobDir) makeDirs(dir string) error {
 	err := d.fs.Mkdir(dir, 0o777)
 	switch {
 	case err == nil:
-		err = d.fs.SyncDir(filepath.Dir(dir))
+		if d.fresh == nil {
+			d.fresh = make(map[string]uint64)
+		}
+		d.made++
+		d.fresh[dir] = d.made
+		return nil
 	case errors.Is(err, fs.ErrExist):
 		return nil
 	case errors.Is(err, fs.ErrNotExist) && len(dir) > len(d.path):
@@ -139,10 +152,40 @@ func (d *blobDir) makeDirs(dir string) error {
 		}
 		return err
 	}
-	if err != nil {
-		return &zeolite.StorageError{Message: "cannot make a blob directory", Err: err}
+	return &zeolite.StorageError{Message: "cannot make a blob directory", Err: err}
+}
+
+// freshDir is a directory that was made as the n-th one.
+type freshDir struct {
+	name string
+	n    uint64
+}
+
+// namesOf returns the directories that must be synced, so that a file in dir is
+// there after a power failure: dir, and those that the names of new directories
+// are in.
+func (d *blobDir) namesOf(dir string) (dirs []string, fresh []freshDir) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dirs = []string{dir}
+	for n := d.fresh[dir]; n != 0; n = d.fresh[dir] {
+		fresh = append(fresh, freshDir{dir, n})
+		dir = filepath.Dir(dir)
+		dirs = append(dirs, dir)
 	}
-	return nil
+	return dirs, fresh
+}
+
+// durable says that the names of directories are: if one was removed and made
+// again since, it is not meant.
+func (d *blobDir) durable(fresh []freshDir) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range fresh {
+		if d.fresh[f.name] == f.n {
+			delete(d.fresh, f.name)
+		}
+	}
 }
 
 // removeStale removes uploads that an earlier process left. The caller holds
@@ -174,53 +217,4 @@ func (d *blobDir) removeAll() error {
 // write, and readable by whom its directory is.
 func (d *blobDir) mode(upload, dir fs.FileMode) fs.FileMode {
 	return upload.Perm()&^0o222 | dir.Perm()&0o444
-}
-
-// dirSyncs makes the new names of a group durable, many at a time, while the
-// group itself is written. It is used by one goroutine.
-type dirSyncs struct {
-	dirs map[string]struct{}
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	err  error
-}
-
-// parallelDirSyncs is enough for a journalling file system to sync them
-// together.
-const parallelDirSyncs = 8
-
-func (ds *dirSyncs) add(dir string) {
-	if ds.dirs == nil {
-		ds.dirs = make(map[string]struct{})
-	}
-	ds.dirs[dir] = struct{}{}
-}
-
-// start begins syncing what was added.
-func (ds *dirSyncs) start(fsys FileSystem) {
-	if len(ds.dirs) == 0 {
-		return
-	}
-	todo := make(chan string, len(ds.dirs))
-	for dir := range ds.dirs {
-		todo <- dir
-	}
-	close(todo)
-	for range min(parallelDirSyncs, len(ds.dirs)) {
-		ds.wg.Go(func() {
-			for dir := range todo {
-				if err := fsys.SyncDir(dir); err != nil {
-					ds.mu.Lock()
-					ds.err = errors.Join(ds.err, err)
-					ds.mu.Unlock()
-				}
-			}
-		})
-	}
-}
-
-// wait returns when all is synced.
-func (ds *dirSyncs) wait() error {
-	ds.wg.Wait()
-	return ds.err
 }

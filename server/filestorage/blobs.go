@@ -22,6 +22,9 @@ type upload struct {
 	size int64
 	file *blobWriter // nil once complete
 
+	// loose says that the contents may not be durable, although the upload is
+	// complete: committing it sees to that (blobsync.go).
+	loose bool
 	// taken is the name a transaction that is being committed gave the file;
 	// gone says that a transaction kept it, or that it was discarded.
 	taken string
@@ -92,7 +95,7 @@ func (u *upload) Write(p []byte) (int, error) {
 
 func (u *upload) Size() int64 { return u.size }
 
-// Complete makes the contents durable.
+// Complete makes the contents durable, unless committing them will.
 func (u *upload) Complete() error {
 	if u.gone {
 		return &zeolite.StorageError{Message: "the upload of the blob has ended"}
@@ -101,7 +104,8 @@ func (u *upload) Complete() error {
 		return nil
 	}
 	err := u.file.flush()
-	if err == nil {
+	u.loose = u.s.canLogBlob(u.size)
+	if err == nil && !u.loose {
 		err = u.file.file.Sync()
 	}
 	if err != nil {
@@ -152,7 +156,7 @@ func (s *Storage) ownUpload(blob zeolite.BlobUpload) (*upload, error) {
 
 // giveBlobs renames the blobs of the transaction to what they are called when
 // it is committed.
-func (t *Txn) giveBlobs(dirs *dirSyncs) error {
+func (t *Txn) giveBlobs(blobs *groupBlobs) error {
 	d := t.s.blobs
 	for i := range t.recs {
 		r := &t.recs[i]
@@ -182,7 +186,11 @@ func (t *Txn) giveBlobs(dirs *dirSyncs) error {
 			return blobError("cannot commit a blob", err)
 		}
 		u.taken = name
-		dirs.add(dir)
+		if u.loose {
+			blobs.loose = append(blobs.loose, newBlob{oid: r.oid, tid: t.tid, size: u.size, file: name})
+		} else {
+			blobs.syncs.addDir(d, dir)
+		}
 	}
 	return nil
 }
@@ -231,6 +239,7 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	}
 	err := s.fs.Link(from, u.path)
 	if err == nil {
+		u.loose = s.canLogBlob(u.size) // the log may have it under the first name only
 		return u, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {

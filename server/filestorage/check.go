@@ -148,6 +148,9 @@ type checker struct {
 	odd map[int64]oddTxn
 
 	blobs []blobRevision
+	// logged are blobs that are in the write-ahead log of a server that ended
+	// without closing.
+	logged []walBlob
 }
 
 // oddTxn says where the records of a damaged transaction end at most, and where
@@ -211,10 +214,12 @@ func (c *checker) pendingLog(logged walChain) error {
 		return nil
 	}
 	n, err := logged.missing(c.file)
-	if err == nil && n == 0 || inUse(c.path) {
+	if inUse(c.path) {
 		return nil
 	}
+	c.logged = logged.blobs()
 	switch {
+	case err == nil && n == 0:
 	case errors.Is(err, errForeignWAL):
 		c.found(Finding{Severity: Warning, File: c.path + ".wal", Pos: -1,
 			What:   "a server did not end properly, and its write-ahead log does not fit Data.fs: something else has written to that since, or packed it",

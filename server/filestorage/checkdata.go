@@ -179,8 +179,17 @@ func (c *checker) blobFiles() error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(d.path); err != nil && len(c.blobs) > 0 {
+	if _, err := os.Stat(d.path); err != nil && len(c.blobs) > 0 && len(c.logged) == 0 {
 		return err
+	}
+	logged := make(map[blobRevision]bool)
+	for _, b := range c.logged {
+		logged[blobRevision{b.oid, b.tid}] = true
+	}
+	if n := d.lacks(c.logged); n > 0 {
+		c.found(Finding{Severity: Damage, File: c.path + ".wal", Pos: -1,
+			What:   fmt.Sprintf("the write-ahead log has %d blobs whose files are missing or different: a power failure came before they were there", n),
+			Advice: "Nothing that was committed is lost. Open the file for writing with zeolite and this blob directory, before any other program does: that brings them in."})
 	}
 	slices.SortFunc(c.blobs, blobRevision.compare)
 	for i, b := range c.blobs {
@@ -189,6 +198,7 @@ func (c *checker) blobFiles() error {
 		switch {
 		case err == nil && st.Mode().IsRegular():
 			c.report.BlobFiles++
+		case logged[b]: // told above
 		case err == nil || errors.Is(err, fs.ErrNotExist):
 			if c.replaced() {
 				return nil // a pack has removed what it replaced

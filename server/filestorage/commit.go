@@ -40,8 +40,8 @@ import (
 // this package has opened it. If just the process ended, nothing is missing in
 // either case: what was written is in the page cache.
 //
-// Blobs have their names by then, synced too. All this is one step of the
-// committer: it runs with the commit lock held.
+// Blobs have their names by then; how they become durable is told in blobsync.go.
+// All this is one step of the committer: it runs with the commit lock held.
 
 // groupBuffer is how much of a group is gathered for one write.
 const groupBuffer = 1 << 20
@@ -49,18 +49,11 @@ const groupBuffer = 1 << 20
 // writeGroup makes transactions durable that have been laid out from pos on,
 // without gaps; last is the TID of the last of them. After an error none of
 // them is in the file; if the error wraps zeolite.ErrInDoubt, that is not sure.
-func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolite.TID, dirs *dirSyncs) (end int64, err error) {
-	logged := s.wal != nil && canLog(group)
+func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolite.TID, logged bool, blobs *groupBlobs) (end int64, err error) {
 	if logged {
-		if err := s.wal.open(); err != nil {
-			s.log.Warn("commits sync Data.fs itself from now on, which takes longer", "error", err)
-			s.wal, logged = nil, false
-		}
-	}
-	if logged {
-		end, err = s.writeLogged(g, group, pos, last, dirs)
+		end, err = s.writeLogged(g, group, pos, last, blobs)
 	} else {
-		end, err = s.writeSynced(g, group, pos, last, dirs)
+		end, err = s.writeSynced(g, group, pos, last, blobs)
 	}
 	if err == nil {
 		return end, nil
@@ -77,8 +70,12 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 	return pos, err
 }
 
-// canLog says whether a group is one for the write-ahead log.
-func canLog(group []*Txn) bool {
+// useLog says whether a group goes into the write-ahead log. It is made if there
+// is none.
+func (s *Storage) useLog(group []*Txn) bool {
+	if s.wal == nil {
+		return false
+	}
 	var size int64
 	for _, t := range group {
 		size += t.reserved
@@ -86,27 +83,36 @@ func canLog(group []*Txn) bool {
 			return false
 		}
 	}
+	if err := s.wal.open(); err != nil {
+		s.log.Warn("commits sync Data.fs itself from now on, which takes longer", "error", err)
+		s.wal = nil
+		return false
+	}
 	return true
 }
 
 // writeLogged writes a group to the log, and then to Data.fs.
-func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeolite.TID, dirs *dirSyncs) (end int64, err error) {
+func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
 	var size int64
 	for _, t := range group {
 		size += t.reserved
 	}
-	b := s.wal.buffer(size)[:walHeaderLen]
+	b := s.wal.buffer(size + blobs.logged())[:walHeaderLen]
 	for _, t := range group {
 		b = append(b, t.stage.buf...)
 		b[len(b)-len(t.stage.buf)+statusOffset] = t.meta.Status
 	}
-	b = appendGuard(b, last)
-	if err := dirs.wait(); err != nil {
+	b, err = blobs.appendTo(b)
+	if e := blobs.syncs.wait(s.blobs); err == nil {
+		err = e
+	}
+	if err != nil {
 		return 0, err
 	}
-	if err := s.wal.append(b[:cap(b)], size, pos, g.lastTID()); err != nil {
+	if err := s.wal.append(b[:cap(b)], size, blobs.logged(), pos, g.lastTID()); err != nil {
 		return 0, err
 	}
+	b = appendGuard(b[:walHeaderLen+size], last)
 	if _, err := g.file.WriteAt(b[walHeaderLen:], pos); err != nil {
 		return 0, err
 	}
@@ -114,7 +120,7 @@ func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeoli
 }
 
 // writeSynced writes a group to Data.fs, with two syncs.
-func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeolite.TID, dirs *dirSyncs) (end int64, err error) {
+func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
 	// What the log has is not durable here; the guard must be.
 	if err = s.data.now(); err == nil {
 		end, err = s.writeUncommitted(g, group, pos, last)
@@ -122,8 +128,8 @@ func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeoli
 	if err == nil {
 		err = g.file.Sync()
 	}
-	if dirErr := dirs.wait(); err == nil {
-		err = dirErr
+	if blobErr := blobs.syncs.wait(s.blobs); err == nil {
+		err = blobErr
 	}
 	if err == nil {
 		err = setStatuses(g.file, group)
@@ -176,6 +182,9 @@ func (s *Storage) cutBack(g *generation, pos int64) error {
 		return err
 	}
 	if err := g.file.Sync(); err != nil {
+		return err
+	}
+	if err := s.data.blobsNow(); err != nil {
 		return err
 	}
 	s.data.set(pos)

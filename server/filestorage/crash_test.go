@@ -18,6 +18,9 @@ import (
 	"github.com/zeolite-go/zeolite"
 )
 
+// blobRecord is the record of a blob, as Python has it.
+const blobRecord = "\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N."
+
 // witness remembers what was committed and when it was acknowledged, counted
 // in changes of the file system. It may be used by several goroutines.
 type witness struct {
@@ -56,7 +59,7 @@ func (w *witness) commit(s *Storage, data, blobs map[zeolite.OID]string, serials
 		if err := u.Complete(); err != nil {
 			return 0, err
 		}
-		if err := tx.StoreBlob(ctx, oid, serials[oid], []byte("blob "+d), u); err != nil {
+		if err := tx.StoreBlob(ctx, oid, serials[oid], []byte(blobRecord), u); err != nil {
 			return 0, err
 		}
 	}

@@ -53,7 +53,8 @@
 // (walsync.go). Data.fs.wal is there from the first commit until the storage is
 // closed. If it is there at the start, Data.fs gets from it what a power failure
 // has kept from it (walreplay.go). A large group takes two syncs of Data.fs
-// instead.
+// instead. The log has small blobs, too; larger ones are synced when their upload
+// ends (blobsync.go).
 //
 // While a storage is open for writing, its file ends in a guard: an empty
 // transaction marked as not committed, which every reader of the format, also

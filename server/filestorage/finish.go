@@ -150,13 +150,13 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	pos, last := start, g.lastTID()
 	taken := make(map[zeolite.OID]struct{})
 	ready := make([]*Txn, 0, len(group))
-	var dirs dirSyncs
+	blobs := &groupBlobs{}
 	for _, t := range group {
 		tid := t.meta.TID
 		if tid == 0 {
 			tid = last.Next(s.now())
 		}
-		err := s.prepare(g, t, tid, last, pos, len(group) > 1, taken, &dirs)
+		err := s.prepare(g, t, tid, last, pos, len(group) > 1, taken, blobs)
 		if err != nil {
 			t.err = err
 			continue
@@ -167,9 +167,10 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	if len(ready) == 0 {
 		return nil
 	}
-	dirs.start(s.fs)
+	logged := s.useLog(ready)
+	blobs.start(s.blobs, logged)
 	began := time.Now()
-	end, err := s.writeGroup(g, ready, start, last, &dirs)
+	end, err := s.writeGroup(g, ready, start, last, logged, blobs)
 	s.committer.took.Store(int64(time.Since(began)))
 	if err != nil {
 		if !errors.Is(err, zeolite.ErrInDoubt) {
@@ -179,13 +180,14 @@ func (s *Storage) tryCommit(group []*Txn) error {
 		}
 		return err
 	}
+	s.data.follows(blobs.loose)
 	s.publishGroup(g, ready, end)
 	s.data.note()
 	return nil
 }
 
 // prepare lays one transaction out and gives its blobs their names.
-func (s *Storage) prepare(g *generation, t *Txn, tid, last zeolite.TID, pos int64, shared bool, taken map[zeolite.OID]struct{}, dirs *dirSyncs) error {
+func (s *Storage) prepare(g *generation, t *Txn, tid, last zeolite.TID, pos int64, shared bool, taken map[zeolite.OID]struct{}, blobs *groupBlobs) error {
 	if err := zeolite.CheckTID(tid, last); err != nil {
 		return err
 	}
@@ -202,7 +204,7 @@ func (s *Storage) prepare(g *generation, t *Txn, tid, last zeolite.TID, pos int6
 	if err := t.layout(g, tid, pos); err != nil {
 		return err
 	}
-	if err := t.giveBlobs(dirs); err != nil {
+	if err := t.giveBlobs(blobs); err != nil {
 		t.takeBackBlobs()
 		return err
 	}

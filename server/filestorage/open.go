@@ -187,6 +187,19 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 			return err
 		}
 	}
+	if s.opts.BlobDir != "" {
+		if s.blobs, err = openBlobDir(s.fs, s.opts.BlobDir, s.opts.BlobLayout, s.opts.ReadOnly); err != nil {
+			return blobError("cannot open the blob directory", err)
+		}
+		if s.opts.Create {
+			if err := s.blobs.removeAll(); err != nil {
+				return blobError("cannot empty the blob directory", err)
+			}
+			if s.blobs, err = openBlobDir(s.fs, s.opts.BlobDir, s.opts.BlobLayout, false); err != nil {
+				return blobError("cannot open the blob directory", err)
+			}
+		}
+	}
 	replayed := func() error { return nil }
 	if s.opts.ReadOnly {
 		s.warnAboutLog(file)
@@ -201,19 +214,6 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 	sc, saved, err := s.buildIndex(ctx, file, size)
 	if err != nil {
 		return err
-	}
-	if s.opts.BlobDir != "" {
-		if s.blobs, err = openBlobDir(s.fs, s.opts.BlobDir, s.opts.BlobLayout, s.opts.ReadOnly); err != nil {
-			return blobError("cannot open the blob directory", err)
-		}
-		if s.opts.Create {
-			if err := s.blobs.removeAll(); err != nil {
-				return blobError("cannot empty the blob directory", err)
-			}
-			if s.blobs, err = openBlobDir(s.fs, s.opts.BlobDir, s.opts.BlobLayout, false); err != nil {
-				return blobError("cannot open the blob directory", err)
-			}
-		}
 	}
 	g := newGeneration(file, sc.index)
 	g.last.Store(uint64(sc.last))

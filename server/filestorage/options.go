@@ -42,12 +42,13 @@ type Options struct {
 	// written anew; 0 means 64 MiB.
 	IndexSaveBytes int64
 
-	// WithoutLog makes commits sync Data.fs itself, twice each, instead of the
-	// write-ahead log beside it: slower, but after a power failure Data.fs is
-	// whole without this package.
+	// WithoutLog makes commits sync Data.fs itself, twice each, and every blob,
+	// instead of the write-ahead log beside it: slower, but after a power failure
+	// the files are whole without this package.
 	WithoutLog bool
 	// SyncInterval is how long what was committed may be durable in the log
-	// alone before Data.fs is synced, too; 0 means a second.
+	// alone before Data.fs and the files of small blobs are synced, too; 0 means
+	// a second.
 	SyncInterval time.Duration
 
 	// ScanProgress, if not nil, is told now and then how many bytes of the

@@ -274,7 +274,6 @@ func randomHistory(db *testDB, rnd *rand.Rand, n int) {
 		}
 	}
 	var all []zeolite.TID
-	blobRecord := []byte("\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.")
 	for range n {
 		meta := zeolite.TxnMeta{User: []byte("jürgen"), Description: []byte("日本")}
 		tx, err := db.s.Begin(ctx, meta)
@@ -299,7 +298,7 @@ func randomHistory(db *testDB, rnd *rand.Rand, n int) {
 			_, err = u.Write(make([]byte, rnd.IntN(1000)))
 			db.must(err)
 			db.must(u.Complete())
-			db.must(tx.StoreBlob(ctx, oid, serials[oid], blobRecord, u))
+			db.must(tx.StoreBlob(ctx, oid, serials[oid], []byte(blobRecord), u))
 			changed[oid] = true
 		case kind < 8 && len(serials) > 0:
 			for oid, serial := range serials {

@@ -126,8 +126,15 @@ func (s *Storage) Close() error {
 			if err == nil {
 				err = g.file.Sync()
 			}
-			if err == nil && s.wal != nil {
-				err = s.wal.remove()
+			if err == nil {
+				err = s.data.blobsNow()
+			}
+			if s.wal != nil {
+				if err == nil {
+					err = s.wal.remove()
+				} else {
+					s.wal.close()
+				}
 			}
 			s.oids.save(s.fs, s.path)
 			s.saveIndex(g)

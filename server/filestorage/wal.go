@@ -12,8 +12,8 @@ import (
 )
 
 // wal is the write-ahead log beside Data.fs, Data.fs.wal: a small group of
-// transactions is durable when it is there, and Data.fs follows later
-// (walsync.go). One write is enough, since an entry has a checksum, and it is a
+// transactions, with small blobs, is durable when it is there, and Data.fs and the
+// files of the blobs follow later (walsync.go). One write is enough, since an entry has a checksum, and it is a
 // cheap one: of blocks that the file has already. The file is made at the first
 // commit and removed when the storage is closed; if it is there at the start,
 // something ended without closing (walreplay.go).
@@ -41,7 +41,7 @@ type wal struct {
 type walSegment struct {
 	start, size int64
 	// end is the position in Data.fs up to which its entries reach: when
-	// Data.fs is durable up to there, they are of no use.
+	// Data.fs and blobs are durable up to there, they are of no use.
 	end int64
 }
 
@@ -54,14 +54,17 @@ const (
 	// more than a second sync.
 	walGroupMax = 256 << 10
 	// The log begins with two segments of walSegmentMin, and grows while they
-	// fill faster than Data.fs gets to the disk.
-	walSegmentMin = 512 << 10
+	// fill faster than what they hold gets to the disk in its place: to
+	// walSizeEasy rather than that this is done more often than every
+	// SyncInterval, which takes less time if it is much at once.
+	walSegmentMin = 1 << 20 // more than walGroupMax and logBlobsMax
 	walSegmentMax = 16 << 20
+	walSizeEasy   = 8 << 20
 	walSizeMax    = 64 << 20
 )
 
-// buffer returns room for an entry: its header, n bytes of transactions and a
-// guard. It lies in memory as a disk wants it.
+// buffer returns room for an entry: its header, n bytes of transactions and
+// blobs, and a guard. It lies in memory as a disk wants it.
 func (w *wal) buffer(n int64) []byte {
 	need := int(walBlocks(n + guardLen))
 	if len(w.buf) < need {
@@ -77,18 +80,18 @@ func aligned(n int) []byte {
 	return b[skip : skip+n]
 }
 
-// append, after open, makes an entry of the n bytes of transactions that
-// buffer's b has behind the header; they will be at pos in Data.fs, after the
-// transaction last. When it returns, they are durable. After an error they may be there or
-// not: void makes sure that they are not.
-func (w *wal) append(b []byte, n, pos int64, last zeolite.TID) error {
-	need := walBlocks(n)
+// append, after open, makes an entry of the n bytes of transactions, and of the
+// blobs behind them, that buffer's b has behind the header; the transactions will
+// be at pos in Data.fs, after the transaction last. When it returns, all is durable.
+// After an error it may be there or not: void makes sure that it is not.
+func (w *wal) append(b []byte, n, blobs, pos int64, last zeolite.TID) error {
+	need := walBlocks(n + blobs)
 	if seg := &w.segments[w.current]; w.at+need > seg.start+seg.size {
 		if err := w.nextSegment(); err != nil {
 			return err
 		}
 	}
-	e := walEntry{epoch: w.epoch, seq: w.seq + 1, pos: pos, last: last, length: n}
+	e := walEntry{epoch: w.epoch, seq: w.seq + 1, pos: pos, last: last, length: n, blobs: blobs}
 	e.put(b)
 	if _, err := w.file.WriteAt(b[:need], w.at); err != nil {
 		return err
@@ -98,8 +101,8 @@ func (w *wal) append(b []byte, n, pos int64, last zeolite.TID) error {
 	return nil
 }
 
-// void makes the log say that nothing in it is of use. Data.fs must be durable
-// as it is. After an append that failed it takes the place of that entry.
+// void makes the log say that nothing in it is of use. Data.fs and blobs must be
+// durable as they are. After an append that failed it takes the place of that entry.
 func (w *wal) void() error {
 	if w.file == nil {
 		return nil
@@ -171,7 +174,7 @@ func (w *wal) grow(i int, size int64) error {
 }
 
 // nextSegment goes on to the next segment: the one that was used longest ago if
-// Data.fs has on disk what it holds, or a new one.
+// what it holds is on disk in its place, or a new one.
 func (w *wal) nextSegment() error {
 	next := (w.current + 1) % len(w.segments)
 	if !w.data.reached(w.segments[next].end) {
@@ -183,8 +186,9 @@ func (w *wal) nextSegment() error {
 	}
 	w.current, w.at = next, w.segments[next].start
 	w.segments[next].end = 0
-	// The one after it should be free when this one is full.
-	if after := &w.segments[(next+1)%len(w.segments)]; !w.data.reached(after.end) {
+	// The one after it should be free when this one is full, or will be made.
+	after := &w.segments[(next+1)%len(w.segments)]
+	if w.size >= min(walSizeEasy, w.sizeMax) && !w.data.reached(after.end) {
 		w.data.hurry()
 	}
 	return nil
@@ -200,7 +204,7 @@ func (w *wal) close() error {
 	return err
 }
 
-// remove removes the file. Data.fs must be durable as it is.
+// remove removes the file. Data.fs and blobs must be durable as they are.
 func (w *wal) remove() error {
 	if w.file == nil {
 		return nil

@@ -394,14 +394,16 @@ db.close()
 
 // FuzzWAL reads anything as a log: what it finds must lie in it.
 func FuzzWAL(f *testing.F) {
-	db := newDB(f, neverSyncs)
+	db := newBlobDB(f).testDB
 	db.someCommits(0, 3)
+	db.storeBlob(1, 0, "contents")
+	db.storeBlob(2, 0, "")
 	b, err := os.ReadFile(db.path + ".wal")
 	if err != nil {
 		f.Fatal(err)
 	}
 	data := db.bytes()
-	f.Add(b[:5*walBlock])
+	f.Add(b[:7*walBlock])
 	f.Add(b[:walBlock])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -409,6 +411,11 @@ func FuzzWAL(f *testing.F) {
 		for i, r := range chain {
 			if r.length != int64(len(r.transactions)) || i > 0 && (r.pos != chain[i-1].next() || r.seq != chain[i-1].seq+1) {
 				t.Errorf("entry %d: %+v", i, r.walEntry)
+			}
+		}
+		for _, b := range chain.blobs() {
+			if cap(b.data) != len(b.data) {
+				t.Errorf("the blob of %v reaches into what follows", b.oid)
 			}
 		}
 		chain.tids()

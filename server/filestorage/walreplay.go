@@ -24,6 +24,7 @@ type walChain []walRecord
 type walRecord struct {
 	walEntry
 	transactions []byte
+	files        []walBlob
 }
 
 // readWAL reads the log path. It fails with fs.ErrNotExist if there is none.
@@ -44,6 +45,9 @@ func readWAL(path string) (walChain, error) {
 	if _, err := io.ReadFull(f, b); err != nil {
 		return nil, fmt.Errorf("cannot read the write-ahead log: %w", err)
 	}
+	if v, other := otherWAL(b); other {
+		return nil, fmt.Errorf("%s has version %q, and is not of this or an earlier version of zeolite: open the database once with the one that wrote it", path, v)
+	}
 	return parseWAL(b), nil
 }
 
@@ -56,13 +60,13 @@ func parseWAL(b []byte) walChain {
 	}
 	var all walChain
 	for b = b[walBlock:]; len(b) >= walBlock; {
-		e, transactions, ok := parseWALEntry(b)
-		if !ok || e.epoch != epoch {
+		r, ok := parseWALEntry(b)
+		if !ok || r.epoch != epoch {
 			b = b[walBlock:]
 			continue
 		}
-		all = append(all, walRecord{e, transactions})
-		b = b[min(walBlocks(e.length), int64(len(b))):]
+		all = append(all, r)
+		b = b[min(walBlocks(r.length+r.blobs), int64(len(b))):]
 	}
 	slices.SortFunc(all, func(a, b walRecord) int { return cmp.Compare(a.seq, b.seq) })
 	first := max(0, len(all)-1)
@@ -110,6 +114,14 @@ func (c walChain) missing(file io.ReaderAt) (n int64, err error) {
 		}
 	}
 	return n, nil
+}
+
+// blobs returns the blobs, newest entry last.
+func (c walChain) blobs() (all []walBlob) {
+	for _, r := range c {
+		all = append(all, r.files...)
+	}
+	return all
 }
 
 // checkStart makes sure that Data.fs has the transaction after which the log
@@ -204,6 +216,9 @@ func (s *Storage) replayLog(file File) (done func() error, err error) {
 	if len(chain) == 0 {
 		return s.removeLog, nil
 	}
+	if s.blobs == nil && len(chain.blobs()) > 0 {
+		return nil, &zeolite.StorageError{Message: "the write-ahead log of a server that did not end properly has blobs: open the database with its blob directory once"}
+	}
 	n, err := chain.missing(file)
 	switch {
 	case errors.Is(err, errForeignWAL):
@@ -214,8 +229,15 @@ func (s *Storage) replayLog(file File) (done func() error, err error) {
 	if err := chain.write(file); err != nil {
 		return nil, &zeolite.StorageError{Message: "cannot write what is in the write-ahead log to Data.fs", Err: err}
 	}
+	lacked, err := s.blobs.restore(chain.blobs())
+	if err != nil {
+		return nil, blobError("cannot write the blobs that are in the write-ahead log", err)
+	}
 	if n > 0 {
 		s.log.Warn("Data.fs lacked transactions that were committed; they were in the write-ahead log", "path", s.path, "bytes", n)
+	}
+	if lacked > 0 {
+		s.log.Warn("the blob directory lacked blobs that were committed; they were in the write-ahead log", "path", s.blobs.path, "blobs", lacked)
 	}
 	return s.removeLog, nil
 }
@@ -243,6 +265,10 @@ func (s *Storage) warnAboutLog(file io.ReaderAt) {
 	if n, err := chain.missing(file); (err != nil || n > 0) && !inUse(s.path) {
 		s.log.Warn("Data.fs may lack transactions that were committed before a power failure; open it for writing once to bring them in from the write-ahead log",
 			"path", s.path, "bytes", n)
+	}
+	if n := s.blobs.lacks(chain.blobs()); n > 0 && !inUse(s.path) {
+		s.log.Warn("blobs may be missing that were committed before a power failure; open the database for writing once to bring them in from the write-ahead log",
+			"path", s.blobs.path, "blobs", n)
 	}
 }
 
@@ -278,6 +304,11 @@ func (s *Storage) setLogAside(chain walChain) error {
 	wanted := len(lost)
 	if g := s.gen.Load(); g != nil {
 		if err := g.forgetPresent(lost); err != nil {
+			return err
+		}
+	}
+	if g := s.gen.Load(); g != nil {
+		if err := s.restoreKnown(g, chain.blobs()); err != nil {
 			return err
 		}
 	}

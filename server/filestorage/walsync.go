@@ -2,18 +2,22 @@ package filestorage
 
 import (
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// dataSync knows how much of Data.fs is durable, where commits are only known
-// to be so in the write-ahead log, and sees to it that the rest follows. Its
-// methods may be called by several goroutines at once.
+// dataSync knows how much of Data.fs is durable, and which blobs are not, where
+// commits are only known to be so in the write-ahead log, and sees to it that the
+// rest follows. Its methods may be called by several goroutines at once.
 type dataSync struct {
 	s       *Storage
 	running sync.Mutex   // one sync at a time
-	synced  atomic.Int64 // Data.fs is durable up to here; changes under running
+	synced  atomic.Int64 // Data.fs and blobs are durable up to here; changes under running
+
+	mu    sync.Mutex
+	blobs []newBlob // what is committed and not durable
 
 	following sync.WaitGroup
 	wake      chan struct{} // there is more
@@ -24,7 +28,7 @@ func (d *dataSync) init(s *Storage) {
 	d.s, d.wake, d.urgent = s, make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
-// reached says whether Data.fs is durable up to end.
+// reached says whether Data.fs and blobs are durable up to end.
 func (d *dataSync) reached(end int64) bool { return d.synced.Load() >= end }
 
 // set says that Data.fs, which may be another file than before, is durable up
@@ -33,6 +37,14 @@ func (d *dataSync) set(end int64) {
 	d.running.Lock()
 	d.synced.Store(end)
 	d.running.Unlock()
+}
+
+// follows adds blobs of transactions that are in the log, before they are
+// visible.
+func (d *dataSync) follows(blobs []newBlob) {
+	d.mu.Lock()
+	d.blobs = append(d.blobs, blobs...)
+	d.mu.Unlock()
 }
 
 // note says that more has been written.
@@ -78,9 +90,9 @@ func (d *dataSync) follow() {
 	}
 }
 
-// now makes Data.fs durable up to its current end. If that fails, nobody can
-// say what is on the disk; but the log has it, so it is enough to open the
-// storage again.
+// now makes Data.fs durable up to its current end, and blobs with it. If that
+// fails, nobody can say what is on the disk; but the log has it, so it is enough to
+// open the storage again.
 func (d *dataSync) now() error {
 	d.running.Lock()
 	defer d.running.Unlock()
@@ -93,6 +105,11 @@ func (d *dataSync) now() error {
 	if d.reached(end) {
 		return nil
 	}
+	// No blobs are missing that belong to what is before end.
+	if err := d.syncBlobs(); err != nil {
+		d.s.fail(err)
+		return err
+	}
 	err = g.file.Sync()
 	if d.s.gen.Load() != g {
 		return nil // packing has synced the file that counts now
@@ -103,5 +120,34 @@ func (d *dataSync) now() error {
 		return err
 	}
 	d.synced.Store(end)
+	return nil
+}
+
+// blobsNow makes the blobs durable that are committed.
+func (d *dataSync) blobsNow() error {
+	d.running.Lock()
+	defer d.running.Unlock()
+	return d.syncBlobs()
+}
+
+// syncBlobs is blobsNow for who holds running.
+func (d *dataSync) syncBlobs() error {
+	d.mu.Lock()
+	blobs := d.blobs
+	d.blobs = nil
+	d.mu.Unlock()
+	if len(blobs) == 0 {
+		return nil
+	}
+	y := syncs{packing: true}
+	for _, b := range blobs {
+		y.addFile(b.file)
+		y.addDir(d.s.blobs, filepath.Dir(b.file))
+	}
+	y.start(d.s.blobs)
+	if err := y.wait(d.s.blobs); err != nil {
+		d.follows(blobs)
+		return fmt.Errorf("cannot sync blobs: %w", err)
+	}
 	return nil
 }

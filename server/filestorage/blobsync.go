@@ -1,0 +1,183 @@
+package filestorage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// How the blobs of a transaction become durable. A blob that is small is not
+// synced when its upload ends: the log has its contents with the transaction's,
+// which takes one write, and its file is synced behind the commit, before that part
+// of the log is used again. All others are synced first: the contents when the
+// upload ends (blobs.go), their names when the transaction is committed.
+
+const (
+	// logBlobMax is the size of blobs from which writing them twice costs more
+	// than a sync.
+	logBlobMax = blobBlock
+	// logBlobsMax is how much the blobs of one entry in the log take at most. If
+	// a group has more, they are synced together instead.
+	logBlobsMax = 640 << 10
+)
+
+// canLogBlob says whether the log may have a blob of that size when it is
+// committed.
+func (s *Storage) canLogBlob(size int64) bool { return size <= logBlobMax && !s.opts.WithoutLog }
+
+// newBlob is a blob of a transaction that is being committed, or was.
+type newBlob struct {
+	oid  zeolite.OID
+	tid  zeolite.TID
+	size int64
+	file string
+}
+
+// groupBlobs are the blobs of a group of transactions that is being committed,
+// under their names. It is used by one goroutine.
+type groupBlobs struct {
+	loose []newBlob // their contents may not be durable
+	syncs syncs
+}
+
+// start begins to sync what will not be in the log.
+func (gb *groupBlobs) start(d *blobDir, logged bool) {
+	if !logged || gb.logged() > logBlobsMax {
+		for _, b := range gb.loose {
+			gb.syncs.addFile(b.file)
+			gb.syncs.addDir(d, filepath.Dir(b.file))
+		}
+		gb.loose = nil
+	}
+	gb.syncs.start(d)
+}
+
+// logged is how much they take in the log.
+func (gb *groupBlobs) logged() (n int64) {
+	for _, b := range gb.loose {
+		n += walBlobHdrLen + b.size
+	}
+	return n
+}
+
+// appendTo appends what the log has of them.
+func (gb *groupBlobs) appendTo(buf []byte) ([]byte, error) {
+	for _, b := range gb.loose {
+		buf = appendWALBlobHeader(buf, b.oid, b.tid, b.size)
+		start := len(buf)
+		buf = buf[:start+int(b.size)]
+		if err := readWhole(b.file, buf[start:]); err != nil {
+			return nil, blobError("cannot commit a blob", err)
+		}
+	}
+	return buf, nil
+}
+
+// readWhole reads a file that is as long as b.
+func readWhole(name string, b []byte) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() != int64(len(b)) {
+		return fmt.Errorf("%s has %d bytes, and not the %d that were received", name, st.Size(), len(b))
+	}
+	_, err = io.ReadFull(f, b)
+	return err
+}
+
+// syncs makes files and names durable, many at a time. It is used by one
+// goroutine.
+type syncs struct {
+	// packing says that what is not there has been packed away.
+	packing bool
+
+	todo  map[string]bool // true for a directory
+	fresh []freshDir
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	err   error
+}
+
+// parallelSyncs is enough for a journalling file system to sync them together.
+const parallelSyncs = 8
+
+// addFile adds the contents of a file.
+func (y *syncs) addFile(name string) { y.add(name, false) }
+
+// addDir adds the names in a directory of blobs, and its own.
+func (y *syncs) addDir(d *blobDir, dir string) {
+	dirs, fresh := d.namesOf(dir)
+	for _, name := range dirs {
+		y.add(name, true)
+	}
+	y.fresh = append(y.fresh, fresh...)
+}
+
+func (y *syncs) add(name string, dir bool) {
+	if y.todo == nil {
+		y.todo = make(map[string]bool)
+	}
+	y.todo[name] = dir
+}
+
+// start begins syncing what was added.
+func (y *syncs) start(d *blobDir) {
+	if len(y.todo) == 0 {
+		return
+	}
+	type name struct {
+		name string
+		dir  bool
+	}
+	todo := make(chan name, len(y.todo))
+	for n, dir := range y.todo {
+		todo <- name{n, dir}
+	}
+	close(todo)
+	for range min(parallelSyncs, len(y.todo)) {
+		y.wg.Go(func() {
+			for n := range todo {
+				var err error
+				if n.dir {
+					err = d.fs.SyncDir(n.name)
+				} else {
+					err = syncFile(d.fs, n.name)
+				}
+				if err != nil && !(y.packing && errors.Is(err, fs.ErrNotExist)) {
+					y.mu.Lock()
+					y.err = errors.Join(y.err, err)
+					y.mu.Unlock()
+				}
+			}
+		})
+	}
+}
+
+// wait returns when all is synced.
+func (y *syncs) wait(d *blobDir) error {
+	y.wg.Wait()
+	if y.err == nil && len(y.fresh) > 0 {
+		d.durable(y.fresh)
+	}
+	return y.err
+}
+
+func syncFile(fsys FileSystem, name string) error {
+	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

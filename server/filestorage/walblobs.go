@@ -1,0 +1,95 @@
+package filestorage
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// restore writes blobs that a log has into the directory, durably, also those that
+// seem to be there: that may be so in memory only. lacked is how many were not.
+func (d *blobDir) restore(blobs []walBlob) (lacked int, err error) {
+	if len(blobs) == 0 {
+		return 0, nil
+	}
+	lacked = d.lacks(blobs)
+	var y syncs
+	for _, b := range blobs {
+		name := d.file(b.oid, b.tid)
+		if err := d.restoreOne(b, name); err != nil {
+			return 0, err
+		}
+		// It is not known which directories the process had synced that wrote
+		// the log.
+		for dir := filepath.Dir(name); len(dir) >= len(d.path); dir = filepath.Dir(dir) {
+			y.addDir(d, dir)
+		}
+	}
+	y.start(d)
+	return lacked, y.wait(d)
+}
+
+func (d *blobDir) restoreOne(b walBlob, name string) error {
+	if err := d.makeDir(b.oid); err != nil {
+		return err
+	}
+	dir, err := os.Stat(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	tmp := d.newUploadName()
+	f, err := d.fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if len(b.data) > 0 {
+		_, err = f.WriteAt(b.data, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Chmod(tmp, d.mode(0o600, dir.Mode()))
+	}
+	if err == nil {
+		err = d.fs.Rename(tmp, name)
+	}
+	if err != nil {
+		return errors.Join(err, d.fs.Remove(tmp))
+	}
+	return nil
+}
+
+// lacks counts the blobs that are not there as a log has them.
+func (d *blobDir) lacks(blobs []walBlob) (n int) {
+	if d == nil {
+		return 0
+	}
+	for _, b := range blobs {
+		have := make([]byte, len(b.data))
+		if readWhole(d.file(b.oid, b.tid), have) != nil || !bytes.Equal(have, b.data) {
+			n++
+		}
+	}
+	return n
+}
+
+// restoreKnown restores blobs from a log that does not fit Data.fs: those of
+// revisions that it has nevertheless, and whose files are not there.
+func (s *Storage) restoreKnown(g *generation, blobs []walBlob) error {
+	var known []walBlob
+	for _, b := range blobs {
+		var buf [recHdrLen + backLen]byte
+		h, _, err := g.revision(b.oid, b.tid, buf[:])
+		if err != nil {
+			return err
+		}
+		if h.pos != 0 && s.blobs.lacks([]walBlob{b}) > 0 {
+			known = append(known, b)
+		}
+	}
+	_, err := s.blobs.restore(known)
+	return blobError("cannot write the blobs that are in the write-ahead log", err)
+}
