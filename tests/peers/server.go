@@ -18,6 +18,10 @@ import (
 const (
 	startLimit = 60 * time.Second
 	stopLimit  = 60 * time.Second
+	// stopAgain is when runzeo is asked again: it ends by an exception in its
+	// signal handler, and Python ignores that where it runs a callback of a
+	// weak reference.
+	stopAgain = 5 * time.Second
 )
 
 // Options say how to start a server. The zero value serves new files in a
@@ -223,12 +227,22 @@ func (s *Server) Stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	select {
-	case <-s.exited:
-	case <-time.After(stopLimit):
-		_ = s.cmd.Process.Kill()
-		<-s.exited
-		return fmt.Errorf("%s is still there %v after SIGTERM\n%s", s.kind, stopLimit, tail(s.Log(), 50))
+	again := time.NewTicker(stopAgain)
+	defer again.Stop()
+	limit := time.After(stopLimit)
+	for gone := false; !gone; {
+		select {
+		case <-s.exited:
+			gone = true
+		case <-again.C:
+			if s.kind == RunZEO {
+				_ = s.cmd.Process.Signal(syscall.SIGTERM)
+			}
+		case <-limit:
+			_ = s.cmd.Process.Kill()
+			<-s.exited
+			return fmt.Errorf("%s is still there %v after SIGTERM\n%s", s.kind, stopLimit, tail(s.Log(), 50))
+		}
 	}
 	if s.err != nil {
 		return fmt.Errorf("%s ended with %v\n%s", s.kind, s.err, tail(s.Log(), 100))
