@@ -2,8 +2,8 @@
 
     go test -json ./... | python3 tests/report.py
 
-Says at the end which tests were skipped, and why, which go test alone keeps to
-itself. The status of go test itself counts; this program only shows. With -v it
+Says at the end which tests took longest, and which were skipped, and why, which go
+test alone keeps to itself. The status of go test itself counts; this program only shows. With -v it
 shows everything.
 """
 import collections
@@ -14,6 +14,8 @@ import sys
 verbose = '-v' in sys.argv[1:]
 output = collections.defaultdict(list)  # (package, test) -> lines
 skipped = []
+took = []  # (seconds, package, test), of whole tests
+SLOWEST = 15
 
 
 def show(text):
@@ -29,6 +31,10 @@ def main():
             show(line)  # of the go command itself
             continue
         handle(event)
+    if len(took) > SLOWEST:
+        show('\n== took longest\n')
+        for seconds, package, test in sorted(took, reverse=True)[:SLOWEST]:
+            show(f'{seconds:6.1f} s  {package} {test}\n')
     if skipped:
         show('\n== WARNING: %d skipped\n' % len(skipped))
         reasons = collections.defaultdict(list)
@@ -42,6 +48,8 @@ def main():
 def handle(event):
     action, package, test = event['Action'], event.get('Package', ''), event.get('Test')
     key = package, test
+    if action in ('pass', 'fail') and test is not None and '/' not in test:
+        took.append((event.get('Elapsed', 0), package.rpartition('zeolite-go/')[2], test))
     if action == 'build-output':
         show(event['Output'])
     elif action == 'output':
