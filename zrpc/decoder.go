@@ -310,8 +310,9 @@ func (d *Decoder) List() {
 	}
 }
 
-// More tells whether the tuple or list being read has another item. It is
-// false after an error.
+// More tells whether the tuple or list that OpenTuple or List opened has another
+// item. It is false after an error. Of what Tuple opened the number of items is
+// known: More must not be asked.
 func (d *Decoder) More() bool {
 	switch {
 	case d.err != nil:

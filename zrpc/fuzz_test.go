@@ -103,27 +103,48 @@ func FuzzMsgpackValue(f *testing.F) {
 }
 
 // runScript calls a method of d for each byte of a script and tells what they
-// returned.
+// returned. What is opened is closed in the way that belongs to it, or not at all.
 func runScript(d *Decoder, script []byte) string {
 	var out bytes.Buffer
+	const tuple, list = -1, -2
+	var open []int // OpenTuple, List, or n of Tuple(n)
+	in := func(what int) bool { return len(open) > 0 && open[len(open)-1] == what }
+	closes := func(what int) bool {
+		ok := in(what)
+		if ok {
+			open = open[:len(open)-1]
+		}
+		return ok
+	}
 	d.Start()
 	for _, c := range script {
 		n := int(c >> 5)
 		switch c & 0x1f {
 		case 0:
 			d.Tuple(n)
+			open = append(open, n)
 		case 1:
-			d.EndTuple(n)
+			if closes(n) {
+				d.EndTuple(n)
+			}
 		case 2:
 			d.OpenTuple()
+			open = append(open, tuple)
 		case 3:
-			d.CloseTuple()
+			if closes(tuple) {
+				d.CloseTuple()
+			}
 		case 4:
 			d.List()
+			open = append(open, list)
 		case 5:
-			d.CloseList()
+			if closes(list) {
+				d.CloseList()
+			}
 		case 6:
-			fmt.Fprint(&out, d.More())
+			if len(open) == 0 || in(tuple) || in(list) {
+				fmt.Fprint(&out, d.More())
+			}
 		case 7:
 			fmt.Fprint(&out, d.Int())
 		case 8:
@@ -152,6 +173,7 @@ func runScript(d *Decoder, script []byte) string {
 			fmt.Fprint(&out, len(AppendIDs[uint64](d, nil)))
 		case 18: // a message, as a connection reads it
 			d.Tuple(4)
+			open = append(open, 4)
 			fmt.Fprintf(&out, "%v%s", d.Bool(), d.Str())
 		default:
 			continue

@@ -96,6 +96,18 @@ func (m *pickleMachine) line() string {
 	return string(m.take(uint64(n) + 1)[:n])
 }
 
+// asciiLine is a line that must be ASCII, as Python asks of persistent ids.
+func (m *pickleMachine) asciiLine() string {
+	s := m.line()
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			m.fail("a persistent id that is not ASCII")
+			return ""
+		}
+	}
+	return s
+}
+
 // spend counts towards Limits.MaxValues.
 func (m *pickleMachine) spend() bool {
 	if m.spent++; m.spent > m.lim.MaxValues {
@@ -302,7 +314,7 @@ func (m *pickleMachine) step(op byte) {
 			m.build(m.pop(1)[0])
 		}
 	case opPersID:
-		m.push(PersID{m.line()})
+		m.push(PersID{m.asciiLine()})
 	case opBinPersID:
 		if v := m.pop(1); v != nil {
 			m.push(PersID{v[0]})
