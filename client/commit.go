@@ -8,6 +8,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
@@ -118,30 +119,30 @@ func (t *Txn) sendOne(ctx context.Context, o *op) error {
 	if err != nil {
 		return err
 	}
-	kind, serial := o.kind, o.serial
-	if kind == opRestore && (o.blob != nil || t.meta.TID == 0) {
-		if serial, err = t.currentSerial(ctx, o.oid); err != nil {
+	kind, serial := o.Kind, o.Serial
+	if kind == spool.Restore && (o.blob != nil || t.meta.TID == 0) {
+		if serial, err = t.currentSerial(ctx, o.OID); err != nil {
 			return err
 		}
-		kind = opStore
+		kind = spool.Store
 		if data == nil {
-			kind = opDelete
+			kind = spool.Delete
 		}
 	}
 	if o.blob != nil {
 		return t.sendBlob(o, serial, data)
 	}
 	switch kind {
-	case opStore:
-		err = stub.Storea(ctx, o.oid, serial, data, t.id)
-	case opDelete:
-		err = stub.DeleteObject(ctx, o.oid, serial, t.id)
-	case opCheck:
-		err = stub.CheckCurrentSerialInTransaction(ctx, o.oid, serial, t.id)
-	case opRestore:
+	case spool.Store:
+		err = stub.Storea(ctx, o.OID, serial, data, t.id)
+	case spool.Delete:
+		err = stub.DeleteObject(ctx, o.OID, serial, t.id)
+	case spool.Check:
+		err = stub.CheckCurrentSerialInTransaction(ctx, o.OID, serial, t.id)
+	case spool.Restore:
 		prev := stubs.OptionalTID{TID: serial, Set: serial != 0}
-		err = stub.Restorea(ctx, o.oid, t.meta.TID, data, prev, t.id)
-	case opUndo:
+		err = stub.Restorea(ctx, o.OID, t.meta.TID, data, prev, t.id)
+	case spool.Undo:
 		err = stub.Undoa(ctx, undoID(serial), t.id)
 	}
 	return lostBefore(err)
@@ -192,7 +193,7 @@ func (t *Txn) resolve(ctx context.Context, conflicts []stubs.StoreConflict, roun
 			refused = append(refused, errors.Join(refusal, err))
 			continue
 		}
-		o := op{kind: opStore, oid: c.OID, serial: c.Committed}
+		o := op{Op: spool.Op{Kind: spool.Store, OID: c.OID, Serial: c.Committed}}
 		if err := t.add(&o, data); err != nil {
 			return err
 		}
@@ -413,9 +414,9 @@ func (c *commit) applied() {
 	c.s.oids.taken(oids)
 	_ = c.staging.each(func(o *op) error {
 		// What was spilled is not worth reading again.
-		if (o.kind == opStore || o.kind == opRestore) && o.size > 0 && c.staging.records.InMemory(o.off) && !rewrote[o.oid] {
+		if (o.Kind == spool.Store || o.Kind == spool.Restore) && o.Size > 0 && c.staging.log.InMemory(&o.Op) && !rewrote[o.OID] {
 			record, _ := c.staging.record(o) // in memory nothing fails
-			k.insertLocked(o.oid, zeolite.Revision{Data: bytes.Clone(record), TID: c.tid})
+			k.insertLocked(o.OID, zeolite.Revision{Data: bytes.Clone(record), TID: c.tid})
 		}
 		return nil
 	})
@@ -433,7 +434,7 @@ func (c *commit) place() error {
 	if len(c.staging.blobs) > 0 {
 		errs = append(errs, c.staging.each(func(o *op) error {
 			if o.blob != nil {
-				errs = append(errs, c.s.blobs.keep(o.blob, blobKey{o.oid, c.tid}))
+				errs = append(errs, c.s.blobs.keep(o.blob, blobKey{o.OID, c.tid}))
 			}
 			return nil
 		}))

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 )
 
 // InDoubtError says that the server was asked to commit a transaction and that
@@ -96,15 +97,15 @@ func (c *commit) barrier(ctx context.Context) error {
 	tx := begun.(*Txn)
 	defer tx.Abort()
 	// An undo needs the lock of the whole storage, and this one fails.
-	probe := op{kind: opUndo, serial: zeolite.MaxTID}
+	probe := op{Op: spool.Op{Kind: spool.Undo, Serial: zeolite.MaxTID}}
 	if c.meta.TID == 0 {
 		err := c.staging.each(func(o *op) error {
-			if o.kind == opUndo || o.kind == opRestore {
-				probe = op{kind: opUndo, serial: zeolite.MaxTID}
+			if o.Kind == spool.Undo || o.Kind == spool.Restore {
+				probe = op{Op: spool.Op{Kind: spool.Undo, Serial: zeolite.MaxTID}}
 				return errStop
 			}
 			// One object is enough: it had the locks of all of them.
-			probe = op{kind: opCheck, oid: o.oid, serial: o.serial}
+			probe = op{Op: spool.Op{Kind: spool.Check, OID: o.OID, Serial: o.Serial}}
 			return nil
 		})
 		if err != nil && err != errStop {
@@ -131,10 +132,10 @@ func (c *commit) is(txn *zeolite.TransactionRecord) (bool, error) {
 	want := map[zeolite.OID]*op{}
 	undoes := false
 	err := c.staging.each(func(o *op) error {
-		if o.kind.writes() {
-			want[o.oid] = o
+		if o.writes() {
+			want[o.OID] = o
 		}
-		undoes = undoes || o.kind == opUndo
+		undoes = undoes || o.Kind == spool.Undo
 		return nil
 	})
 	if err != nil {

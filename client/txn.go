@@ -5,6 +5,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 )
 
 // Txn is a transaction: a zeolite.Txn over the network. It is used by one
@@ -88,7 +89,7 @@ func (t *Txn) Store(_ context.Context, oid zeolite.OID, serial zeolite.TID, data
 	if err := t.checkRecord("store", data); err != nil {
 		return err
 	}
-	return t.add(&op{kind: opStore, oid: oid, serial: serial}, data)
+	return t.add(&op{Op: spool.Op{Kind: spool.Store, OID: oid, Serial: serial}}, data)
 }
 
 // StoreBlob implements zeolite.Txn. The upload must be one that CreateBlob or
@@ -101,7 +102,7 @@ func (t *Txn) StoreBlob(_ context.Context, oid zeolite.OID, serial zeolite.TID, 
 	if err != nil {
 		return err
 	}
-	return t.add(&op{kind: opStore, oid: oid, serial: serial, blob: up}, data)
+	return t.add(&op{Op: spool.Op{Kind: spool.Store, OID: oid, Serial: serial}, blob: up}, data)
 }
 
 // Delete implements zeolite.Txn.
@@ -109,7 +110,7 @@ func (t *Txn) Delete(_ context.Context, oid zeolite.OID, serial zeolite.TID) err
 	if err := t.open("delete"); err != nil {
 		return err
 	}
-	return t.add(&op{kind: opDelete, oid: oid, serial: serial}, nil)
+	return t.add(&op{Op: spool.Op{Kind: spool.Delete, OID: oid, Serial: serial}}, nil)
 }
 
 // CheckCurrent implements zeolite.Txn.
@@ -117,7 +118,7 @@ func (t *Txn) CheckCurrent(_ context.Context, oid zeolite.OID, serial zeolite.TI
 	if err := t.open("check"); err != nil {
 		return err
 	}
-	return t.add(&op{kind: opCheck, oid: oid, serial: serial}, nil)
+	return t.add(&op{Op: spool.Op{Kind: spool.Check, OID: oid, Serial: serial}}, nil)
 }
 
 // Restore implements zeolite.Txn. If the transaction has no TID of its own the
@@ -130,7 +131,7 @@ func (t *Txn) Restore(_ context.Context, oid zeolite.OID, data []byte, prev zeol
 	if data != nil && len(data) == 0 {
 		return &zeolite.StorageError{Message: "restore: a record cannot be empty"}
 	}
-	return t.add(&op{kind: opRestore, oid: oid, serial: prev}, data)
+	return t.add(&op{Op: spool.Op{Kind: spool.Restore, OID: oid, Serial: prev}}, data)
 }
 
 // RestoreBlob implements zeolite.Txn. The protocol has no such method: the
@@ -143,7 +144,7 @@ func (t *Txn) RestoreBlob(_ context.Context, oid zeolite.OID, data []byte, prev 
 	if err != nil {
 		return err
 	}
-	return t.add(&op{kind: opRestore, oid: oid, serial: prev, blob: up}, data)
+	return t.add(&op{Op: spool.Op{Kind: spool.Restore, OID: oid, Serial: prev}, blob: up}, data)
 }
 
 // Undo implements zeolite.Txn, except that it returns no oids: which objects
@@ -155,7 +156,7 @@ func (t *Txn) Undo(_ context.Context, tid zeolite.TID) ([]zeolite.OID, error) {
 	if !t.s.Info().Undo {
 		return nil, zeolite.ErrUnsupported
 	}
-	return nil, t.add(&op{kind: opUndo, serial: tid}, nil)
+	return nil, t.add(&op{Op: spool.Op{Kind: spool.Undo, Serial: tid}}, nil)
 }
 
 // Rewritten returns, after Vote, the objects whose new state is not what the

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 	"github.com/zeolite-go/zeolite/tests/faults"
 )
 
@@ -251,8 +252,8 @@ func TestSpill(t *testing.T) {
 	for i := range 1000 {
 		must(t, tx.CheckCurrent(ctx, zeolite.OID(1000+i), checked))
 	}
-	if tx.(*Txn).records.InMemory(0) || tx.(*Txn).ops.InMemory(0) {
-		t.Error("records or operations are still in memory")
+	if tx.(*Txn).staging.log.InMemory(&spool.Op{}) {
+		t.Error("the first record is still in memory")
 	}
 	must(t, tx.Vote(ctx))
 	tid, err := tx.Finish(ctx, nil)

@@ -204,12 +204,12 @@ type outgoing struct {
 func (t *Txn) sendBlob(o *op, serial zeolite.TID, data []byte) error {
 	up := o.blob
 	if t.s.opt.SharedBlobDir {
-		name, err := t.s.blobs.share(up, o.oid, serial)
+		name, err := t.s.blobs.share(up, o.OID, serial)
 		if err != nil {
 			return err
 		}
-		t.shared = append(t.shared, filepath.Join(t.s.blobs.dirOf(o.oid), name))
-		return lostBefore(t.link.stub.StoreBlobShared(context.Background(), o.oid, serial, data, name, t.id))
+		t.shared = append(t.shared, filepath.Join(t.s.blobs.dirOf(o.OID), name))
+		return lostBefore(t.link.stub.StoreBlobShared(context.Background(), o.OID, serial, data, name, t.id))
 	}
 	// A file of our own: the caller may discard the upload while what is
 	// left of an aborted transaction is still being sent.
@@ -222,12 +222,12 @@ func (t *Txn) sendBlob(o *op, serial zeolite.TID, data []byte) error {
 	out.size.Store(total)
 	var sent func(int64)
 	if report := t.s.opt.Progress; report != nil {
-		oid := o.oid
+		oid := o.OID
 		report(BlobProgress{OID: oid, Upload: true, Total: total})
 		sent = func(n int64) { report(BlobProgress{OID: oid, Upload: true, Done: n, Total: total}) }
 	}
 	t.uploads = append(t.uploads, out)
-	return lostBefore(t.link.stub.StoreBlob(o.oid, serial, data, t.id, out, sent, func(error) { close(out.done) }))
+	return lostBefore(t.link.stub.StoreBlob(o.OID, serial, data, t.id, out, sent, func(error) { close(out.done) }))
 }
 
 // unshare removes the names of uploads that the server did not take over.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
@@ -116,7 +117,7 @@ func (s *session) StoreBlobShared(ctx context.Context, oid zeolite.OID, serial z
 
 // addBlob takes down a store with a blob, which becomes the transaction's.
 func (s *session) addBlob(oid zeolite.OID, serial zeolite.TID, data []byte, upload zeolite.BlobUpload, id stubs.TxnID) error {
-	if err := s.add(id, entry{op: opBlob, oid: oid, serial: serial}, data); err != nil {
+	if err := s.add(id, spool.Op{Kind: spool.StoreBlob, OID: oid, Serial: serial}, data); err != nil {
 		_ = upload.Discard()
 		return err
 	}

@@ -49,10 +49,10 @@ func (s *session) orderedNow(call *zrpc.Call) (done bool) {
 func (s *session) smallWith(call *zrpc.Call) bool {
 	bytes := call.Size()
 	if t := s.txn; t != nil {
-		if t.log.len() > nowObjects {
+		if t.log.Len() > nowObjects {
 			return false
 		}
-		bytes += t.log.bytes()
+		bytes += int(t.log.Bytes())
 	}
 	return bytes <= nowBytes && 4*bytes <= s.opt.Limits.TransactionMemory
 }
@@ -69,7 +69,7 @@ func (s *session) lockNow() bool {
 		return false
 	}
 	oids, whole, err := t.objects()
-	if err != nil || whole || !s.quickCommits.VoteNow(oids, t.log.bytes()) {
+	if err != nil || whole || !s.quickCommits.VoteNow(oids, int(t.log.Bytes())) {
 		return false
 	}
 	if s.early = s.retry.take(oids, false); s.early == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
+	"github.com/zeolite-go/zeolite/stubs/spool"
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
@@ -18,7 +19,7 @@ import (
 type transaction struct {
 	id    stubs.TxnID
 	meta  zeolite.TxnMeta
-	log   txnLog
+	log   spool.Log
 	blobs map[zeolite.OID]zeolite.BlobUpload
 
 	// failed is why an operation could not be taken down; being one-way it
@@ -46,7 +47,7 @@ func (s *session) TpcBegin(_ context.Context, id stubs.TxnID, user, desc []byte,
 		}
 		return &zeolite.TransactionError{Message: "tpc_begin: another transaction of this client is open"}
 	}
-	t := &transaction{id: id, log: newTxnLog(s.opt.Limits.TransactionMemory)}
+	t := &transaction{id: id, log: spool.NewLog(s.opt.Limits.TransactionMemory)}
 	t.meta = zeolite.TxnMeta{User: clone(user), Description: clone(desc)}
 	if tid.Set {
 		t.meta.TID = tid.TID
@@ -91,7 +92,7 @@ func idValue(id stubs.TxnID) zrpc.Value {
 }
 
 // add takes an operation down.
-func (s *session) add(id stubs.TxnID, e entry, data []byte) error {
+func (s *session) add(id stubs.TxnID, o spool.Op, data []byte) error {
 	t, err := s.current(id)
 	if err != nil {
 		return err
@@ -100,7 +101,7 @@ func (s *session) add(id stubs.TxnID, e entry, data []byte) error {
 		return &zeolite.TransactionError{Message: "the transaction is voted: nothing can be added to it"}
 	}
 	if t.failed == nil {
-		t.failed = t.log.add(e, data)
+		t.failed = t.log.Add(&o, data)
 	}
 	return nil
 }
@@ -109,7 +110,7 @@ func (s *session) add(id stubs.TxnID, e entry, data []byte) error {
 func (s *session) Storea(_ context.Context, oid zeolite.OID, serial zeolite.TID, data []byte, id stubs.TxnID) error {
 	s.counters.stores.Add(1)
 	s.counters.stored.Add(int64(len(data)))
-	return s.add(id, entry{op: opStore, oid: oid, serial: serial}, data)
+	return s.add(id, spool.Op{Kind: spool.Store, OID: oid, Serial: serial}, data)
 }
 
 // Restorea follows stubs.StorageServer. The serial is the transaction's tid.
@@ -117,17 +118,17 @@ func (s *session) Restorea(_ context.Context, oid zeolite.OID, _ zeolite.TID, da
 	prev stubs.OptionalTID, id stubs.TxnID) error {
 	s.counters.stores.Add(1)
 	s.counters.stored.Add(int64(len(data)))
-	return s.add(id, entry{op: opRestore, oid: oid, serial: prev.TID, none: data == nil}, data)
+	return s.add(id, spool.Op{Kind: spool.Restore, OID: oid, Serial: prev.TID, Gone: data == nil}, data)
 }
 
 // DeleteObject follows stubs.StorageServer.
 func (s *session) DeleteObject(_ context.Context, oid zeolite.OID, serial zeolite.TID, id stubs.TxnID) error {
-	return s.add(id, entry{op: opDelete, oid: oid, serial: serial}, nil)
+	return s.add(id, spool.Op{Kind: spool.Delete, OID: oid, Serial: serial}, nil)
 }
 
 // CheckCurrentSerialInTransaction follows stubs.StorageServer.
 func (s *session) CheckCurrentSerialInTransaction(_ context.Context, oid zeolite.OID, serial zeolite.TID, id stubs.TxnID) error {
-	return s.add(id, entry{op: opCheck, oid: oid, serial: serial}, nil)
+	return s.add(id, spool.Op{Kind: spool.Check, OID: oid, Serial: serial}, nil)
 }
 
 // Undoa follows stubs.StorageServer.
@@ -147,7 +148,7 @@ func (s *session) Undoa(_ context.Context, transID []byte, id stubs.TxnID) error
 		t.failed = errors.Join(t.failed, &zeolite.UndoError{Reason: "Invalid transaction id"})
 		return nil
 	}
-	return s.add(id, entry{op: opUndo, serial: tid}, nil)
+	return s.add(id, spool.Op{Kind: spool.Undo, Serial: tid}, nil)
 }
 
 // Vote gets the commit locks and replays the transaction into the storage.
@@ -255,10 +256,10 @@ func (t *transaction) objects() (oids []zeolite.OID, whole bool, err error) {
 	if t.meta.TID != 0 {
 		return nil, true, nil
 	}
-	oids = make([]zeolite.OID, 0, t.log.len())
-	err = t.log.each(func(_ int, e *entry) error {
-		whole = whole || e.op == opUndo || e.op == opRestore
-		oids = append(oids, e.oid)
+	oids = make([]zeolite.OID, 0, t.log.Len())
+	err = t.log.Each(func(_ int, o *spool.Op) error {
+		whole = whole || o.Kind == spool.Undo || o.Kind == spool.Restore
+		oids = append(oids, o.OID)
 		return nil
 	})
 	if whole {
@@ -277,18 +278,18 @@ type replay struct {
 }
 
 func (r *replay) all(ctx context.Context) error {
-	err := r.t.log.each(func(i int, e *entry) error {
-		err := r.one(ctx, e)
+	err := r.t.log.Each(func(i int, o *spool.Op) error {
+		err := r.one(ctx, o)
 		var conflict *zeolite.ConflictError
 		switch {
 		case err == nil:
 			// A store that succeeds settles an earlier one that did not: this
 			// is how a client brings in what it resolved.
-			if e.op == opStore || e.op == opBlob {
-				delete(r.conflicts, e.oid)
+			if o.Kind == spool.Store || o.Kind == spool.StoreBlob {
+				delete(r.conflicts, o.OID)
 			}
-		case errors.As(err, &conflict) && (e.op == opStore || e.op == opBlob):
-			r.conflicts[e.oid], r.stores[e.oid] = conflict, i
+		case errors.As(err, &conflict) && (o.Kind == spool.Store || o.Kind == spool.StoreBlob):
+			r.conflicts[o.OID], r.stores[o.OID] = conflict, i
 		default:
 			return err
 		}
@@ -304,9 +305,9 @@ func (r *replay) all(ctx context.Context) error {
 // committed to it meanwhile. False says that they cannot be resolved: an object
 // was only read, or it is not known which revision is in the way.
 func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err error) {
-	err = r.t.log.each(func(i int, e *entry) error {
-		if e.op == opStore || e.op == opBlob {
-			r.stores[e.oid] = i
+	err = r.t.log.Each(func(i int, o *spool.Op) error {
+		if o.Kind == spool.Store || o.Kind == spool.StoreBlob {
+			r.stores[o.OID] = i
 		}
 		return nil
 	})
@@ -326,51 +327,51 @@ func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err 
 // report puts the conflicts into the result, in the order in which the objects
 // were stored.
 func (r *replay) report() error {
-	return r.t.log.each(func(i int, e *entry) error {
-		c := r.conflicts[e.oid]
-		if c == nil || r.stores[e.oid] != i {
+	return r.t.log.Each(func(i int, o *spool.Op) error {
+		c := r.conflicts[o.OID]
+		if c == nil || r.stores[o.OID] != i {
 			return nil
 		}
-		data, err := r.t.log.data(e)
+		data, err := r.t.log.Record(o)
 		r.result.Conflicts = append(r.result.Conflicts,
-			stubs.StoreConflict{OID: e.oid, Committed: c.Committed, Seen: c.Seen, Data: data})
+			stubs.StoreConflict{OID: o.OID, Committed: c.Committed, Seen: c.Seen, Data: data})
 		return err
 	})
 }
 
-func (r *replay) one(ctx context.Context, e *entry) error {
+func (r *replay) one(ctx context.Context, o *spool.Op) error {
 	txn := r.t.voted
-	data, err := r.t.log.data(e)
+	data, err := r.t.log.Record(o)
 	if err != nil {
 		return err
 	}
 	// Whatever record an object ends up with, a blob that was uploaded for it
 	// stays with it: Python clients store the record both with and without
 	// the blob, and a resolved record without.
-	blob := r.t.blobs[e.oid]
-	switch e.op {
-	case opStore, opBlob:
+	blob := r.t.blobs[o.OID]
+	switch o.Kind {
+	case spool.Store, spool.StoreBlob:
 		if blob != nil {
-			return txn.StoreBlob(ctx, e.oid, e.serial, data, blob)
+			return txn.StoreBlob(ctx, o.OID, o.Serial, data, blob)
 		}
-		return txn.Store(ctx, e.oid, e.serial, data)
-	case opDelete:
-		return txn.Delete(ctx, e.oid, e.serial)
-	case opCheck:
-		return txn.CheckCurrent(ctx, e.oid, e.serial)
-	case opRestore:
+		return txn.Store(ctx, o.OID, o.Serial, data)
+	case spool.Delete:
+		return txn.Delete(ctx, o.OID, o.Serial)
+	case spool.Check:
+		return txn.CheckCurrent(ctx, o.OID, o.Serial)
+	case spool.Restore:
 		switch {
-		case e.none:
+		case o.Gone:
 			data = nil
 		case data == nil:
 			data = []byte{}
 		}
 		if blob != nil {
-			return txn.RestoreBlob(ctx, e.oid, data, e.serial, blob)
+			return txn.RestoreBlob(ctx, o.OID, data, o.Serial, blob)
 		}
-		return txn.Restore(ctx, e.oid, data, e.serial)
-	default: // opUndo
-		changed, err := txn.Undo(ctx, e.serial)
+		return txn.Restore(ctx, o.OID, data, o.Serial)
+	default: // spool.Undo
+		changed, err := txn.Undo(ctx, o.Serial)
 		r.result.Changed = append(r.result.Changed, changed...)
 		return err
 	}
@@ -469,7 +470,7 @@ func (s *session) endTransaction() {
 		t.locks = s.retry.keep(t.locks, time.Since(t.locked))
 	}
 	t.release()
-	t.log.close()
+	t.log.Close()
 	// An upload that was not ended belonged to this transaction.
 	s.dropUpload()
 	for _, blob := range t.blobs {

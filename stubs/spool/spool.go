@@ -1,6 +1,7 @@
 // Package spool is where both ends of a connection keep what is said in a
-// transaction until its vote. Nobody knows how much that will be: the bytes are
-// in memory up to a limit, and beyond it in a temporary file.
+// transaction until its vote: its operations, with their records. Nobody knows how
+// much that will be: it is in memory up to a limit, and beyond it in a temporary
+// file. Log keeps operations (log.go), Spool bytes (spool.go).
 package spool
 
 import (

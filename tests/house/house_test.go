@@ -36,7 +36,7 @@ var layers = map[string]layer{
 	".":                  {},
 	"zrpc":               {[]string{"."}, []string{xsync}},
 	"stubs":              {[]string{".", "zrpc"}, nil},
-	"stubs/spool":        {},
+	"stubs/spool":        {[]string{"."}, nil},
 	"client":             {[]string{".", "zrpc", "stubs", "stubs/spool"}, []string{flock, xsync}},
 	"server":             {[]string{".", "zrpc", "stubs", "stubs/spool"}, []string{xsync}},
 	"server/config":      {},
