@@ -14,7 +14,7 @@ import sys
 verbose = '-v' in sys.argv[1:]
 output = collections.defaultdict(list)  # (package, test) -> lines
 skipped = []
-took = []  # (seconds, package, test), of whole tests
+took = []  # (seconds, package, test)
 SLOWEST = 15
 
 
@@ -33,7 +33,10 @@ def main():
         handle(event)
     if len(took) > SLOWEST:
         show('\n== took longest\n')
-        for seconds, package, test in sorted(took, reverse=True)[:SLOWEST]:
+        # What a test with parallel parts took is said of its parts only.
+        whole = {(package, test.rpartition('/')[0]) for _, package, test in took}
+        parts = [t for t in took if t[1:] not in whole]
+        for seconds, package, test in sorted(parts, reverse=True)[:SLOWEST]:
             show(f'{seconds:6.1f} s  {package} {test}\n')
     if skipped:
         show('\n== WARNING: %d skipped\n' % len(skipped))
@@ -48,7 +51,7 @@ def main():
 def handle(event):
     action, package, test = event['Action'], event.get('Package', ''), event.get('Test')
     key = package, test
-    if action in ('pass', 'fail') and test is not None and '/' not in test:
+    if action in ('pass', 'fail') and test is not None:
         took.append((event.get('Elapsed', 0), package.rpartition('zeolite-go/')[2], test))
     if action == 'build-output':
         show(event['Output'])
