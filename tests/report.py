@@ -31,12 +31,18 @@ def main():
             show(line)  # of the go command itself
             continue
         handle(event)
-    if len(took) > SLOWEST:
+    if took:
         show('\n== took longest\n')
-        # What a test with parallel parts took is said of its parts only.
+        # The time of a test does not count that of its parts, if they are parallel.
         whole = {(package, test.rpartition('/')[0]) for _, package, test in took}
-        parts = [t for t in took if t[1:] not in whole]
-        for seconds, package, test in sorted(parts, reverse=True)[:SLOWEST]:
+        tests = collections.Counter()
+        for seconds, package, test in took:
+            if (package, test) not in whole:
+                tests[package, test.partition('/')[0]] += seconds
+        for seconds, package, test in took:
+            if '/' not in test:
+                tests[package, test] = max(tests[package, test], seconds)
+        for (package, test), seconds in tests.most_common(SLOWEST):
             show(f'{seconds:6.1f} s  {package} {test}\n')
     if skipped:
         show('\n== WARNING: %d skipped\n' % len(skipped))

@@ -104,8 +104,7 @@ func (u *upload) Complete() error {
 		return nil
 	}
 	err := u.file.flush()
-	u.loose = u.s.canLogBlob(u.size)
-	if err == nil && !u.loose {
+	if err == nil && !u.stayLoose() {
 		err = u.file.file.Sync()
 	}
 	if err != nil {
@@ -121,6 +120,7 @@ func (u *upload) Discard() error {
 		return nil
 	}
 	u.gone = true
+	u.notLoose()
 	if u.file != nil {
 		u.file.close()
 		u.file = nil
@@ -143,7 +143,10 @@ func (u *upload) usable() error {
 }
 
 // consumed ends the upload: a transaction has kept the file.
-func (u *upload) consumed() { u.gone = true }
+func (u *upload) consumed() {
+	u.gone = true
+	u.notLoose()
+}
 
 // ownUpload checks an upload that is to be stored.
 func (s *Storage) ownUpload(blob zeolite.BlobUpload) (*upload, error) {
@@ -239,7 +242,15 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	}
 	err := s.fs.Link(from, u.path)
 	if err == nil {
-		u.loose = s.canLogBlob(u.size) // the log may have it under the first name only
+		// If it is small, the log may be the only one that has it, and under
+		// the first name.
+		if !s.opts.WithoutLog && u.size <= logBlobMax && !u.stayLoose() {
+			err = syncFile(s.fs, u.path)
+		}
+		if err != nil {
+			u.Discard()
+			return nil, blobError("cannot copy a blob", err)
+		}
 		return u, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {

@@ -8,28 +8,54 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zeolite-go/zeolite"
 )
 
 // How the blobs of a transaction become durable. A blob that is small is not
-// synced when its upload ends: the log has its contents with the transaction's,
-// which takes one write, and its file is synced behind the commit, before that part
-// of the log is used again. All others are synced first: the contents when the
-// upload ends (blobs.go), their names when the transaction is committed.
+// synced when its upload ends: it is loose until its transaction is committed. Then
+// the log has its contents with the transaction's, which takes one write, and its
+// file is synced behind the commit, before that part of the log is used again. All
+// others are synced first: the contents when the upload ends (blobs.go), for which
+// nobody else has to wait, and their names when the transaction is committed.
 
 const (
 	// logBlobMax is the size of blobs from which writing them twice costs more
 	// than a sync.
 	logBlobMax = blobBlock
-	// logBlobsMax is how much the blobs of one entry in the log take at most. If
-	// a group has more, they are synced together instead.
+	// logBlobsMax is how much loose blobs take at most in the log, all of them
+	// together, so that those of any group have room in one entry.
 	logBlobsMax = 640 << 10
 )
 
-// canLogBlob says whether the log may have a blob of that size when it is
-// committed.
-func (s *Storage) canLogBlob(size int64) bool { return size <= logBlobMax && !s.opts.WithoutLog }
+// looseBlobs counts what the log must have room for. It is safe for concurrent
+// use.
+type looseBlobs struct{ taken atomic.Int64 }
+
+func (l *looseBlobs) take(n int64) bool {
+	if l.taken.Add(n) > logBlobsMax {
+		l.taken.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (l *looseBlobs) give(n int64) { l.taken.Add(-n) }
+
+// stayLoose says whether the upload need not be synced now.
+func (u *upload) stayLoose() bool {
+	u.loose = !u.s.opts.WithoutLog && u.size <= logBlobMax && u.s.loose.take(walBlobHdrLen+u.size)
+	return u.loose
+}
+
+// notLoose is for uploads that have ended.
+func (u *upload) notLoose() {
+	if u.loose {
+		u.s.loose.give(walBlobHdrLen + u.size)
+		u.loose = false
+	}
+}
 
 // newBlob is a blob of a transaction that is being committed, or was.
 type newBlob struct {
@@ -48,7 +74,7 @@ type groupBlobs struct {
 
 // start begins to sync what will not be in the log.
 func (gb *groupBlobs) start(d *blobDir, logged bool) {
-	if !logged || gb.logged() > logBlobsMax {
+	if !logged {
 		for _, b := range gb.loose {
 			gb.syncs.addFile(b.file)
 			gb.syncs.addDir(d, filepath.Dir(b.file))

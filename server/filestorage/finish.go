@@ -204,7 +204,9 @@ func (s *Storage) prepare(g *generation, t *Txn, tid, last zeolite.TID, pos int6
 	if err := t.layout(g, tid, pos); err != nil {
 		return err
 	}
+	others := len(blobs.loose)
 	if err := t.giveBlobs(blobs); err != nil {
+		blobs.loose = blobs.loose[:others]
 		t.takeBackBlobs()
 		return err
 	}

@@ -13,10 +13,10 @@ import (
 
 // wal is the write-ahead log beside Data.fs, Data.fs.wal: a small group of
 // transactions, with small blobs, is durable when it is there, and Data.fs and the
-// files of the blobs follow later (walsync.go). One write is enough, since an entry has a checksum, and it is a
-// cheap one: of blocks that the file has already. The file is made at the first
-// commit and removed when the storage is closed; if it is there at the start,
-// something ended without closing (walreplay.go).
+// files of the blobs follow later (walsync.go). One write is enough, since an entry
+// has a checksum, and it is a cheap one: of blocks that the file has already. The
+// file is made at the first commit and removed when the storage is closed; if it is
+// there at the start, something ended without closing (walreplay.go).
 //
 // It belongs to whoever holds the commit lock.
 type wal struct {

@@ -272,6 +272,45 @@ func (w *witness) undo(s *Storage, tid zeolite.TID, oid zeolite.OID, contents st
 	return done, nil
 }
 
+// What all uploads that are not committed leave loose fits into one entry of the
+// log; and what has ended is not counted any more.
+func TestLooseBlobsAreFew(t *testing.T) {
+	db := newBlobDB(t)
+	complete := func() *upload {
+		u, err := db.s.CreateBlob(ctx)
+		db.must(err)
+		_, err = io.WriteString(u, strings.Repeat("x", 100_000))
+		db.must(err)
+		db.must(u.Complete())
+		return u.(*upload)
+	}
+	var all []*upload
+	loose := 0
+	for range 10 {
+		u := complete()
+		all = append(all, u)
+		if u.loose {
+			loose++
+		}
+	}
+	if want := logBlobsMax / (100_000 + walBlobHdrLen); loose != want {
+		t.Errorf("%d uploads are loose, want %d", loose, want)
+	}
+	db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		for i, u := range all[:5] {
+			db.must(tx.StoreBlob(ctx, zeolite.OID(i), 0, []byte(blobRecord), u))
+		}
+		return nil
+	})
+	for _, u := range all[5:] {
+		db.must(u.Discard())
+		db.must(u.Discard())
+	}
+	if n := db.s.loose.taken.Load(); n != 0 {
+		t.Errorf("%d bytes are still taken", n)
+	}
+}
+
 // A blob that cannot be synced behind its commit ends writing, and is not lost.
 func TestLoggedBlobSyncFails(t *testing.T) {
 	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
