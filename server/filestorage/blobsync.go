@@ -126,8 +126,9 @@ func readWhole(name string, b []byte) error {
 // syncs makes files and names durable, many at a time. It is used by one
 // goroutine.
 type syncs struct {
-	// packing says that what is not there has been packed away.
-	packing bool
+	// behind says that all is committed, and in the log: nobody waits, and what
+	// is not there has been packed away.
+	behind bool
 
 	todo  map[string]bool // true for a directory
 	fresh []freshDir
@@ -137,7 +138,11 @@ type syncs struct {
 }
 
 // parallelSyncs is enough for a journalling file system to sync them together.
-const parallelSyncs = 8
+// Those behind commits are fewer at a time: the disk has commits to write, too.
+const (
+	parallelSyncs       = 8
+	parallelSyncsBehind = 4
+)
 
 // addFile adds the contents of a file.
 func (y *syncs) addFile(name string) { y.add(name, false) }
@@ -172,7 +177,11 @@ func (y *syncs) start(d *blobDir) {
 		todo <- name{n, dir}
 	}
 	close(todo)
-	for range min(parallelSyncs, len(y.todo)) {
+	most := parallelSyncs
+	if y.behind {
+		most = parallelSyncsBehind
+	}
+	for range min(most, len(y.todo)) {
 		y.wg.Go(func() {
 			for n := range todo {
 				var err error
@@ -181,7 +190,7 @@ func (y *syncs) start(d *blobDir) {
 				} else {
 					err = syncFile(d.fs, n.name)
 				}
-				if err != nil && !(y.packing && errors.Is(err, fs.ErrNotExist)) {
+				if err != nil && !(y.behind && errors.Is(err, fs.ErrNotExist)) {
 					y.mu.Lock()
 					y.err = errors.Join(y.err, err)
 					y.mu.Unlock()

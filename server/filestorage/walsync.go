@@ -139,7 +139,7 @@ func (d *dataSync) syncBlobs() error {
 	if len(blobs) == 0 {
 		return nil
 	}
-	y := syncs{packing: true}
+	y := syncs{behind: true}
 	for _, b := range blobs {
 		y.addFile(b.file)
 		y.addDir(d.s.blobs, filepath.Dir(b.file))
