@@ -70,22 +70,43 @@ func openBlobDir(fsys FileSystem, path, layout string, readOnly bool) (*blobDir,
 		return nil, err
 	}
 	if !marked {
-		if err := os.WriteFile(filepath.Join(path, layoutMarker), []byte(layout), 0o666); err != nil {
+		if err := d.mark(layout); err != nil {
 			return nil, err
 		}
 	}
-	return d, fsys.SyncDir(path)
+	return d, errors.Join(fsys.SyncDir(path), fsys.SyncDir(filepath.Dir(path)))
+}
+
+// mark writes the marker, durably when the directory is synced, too.
+func (d *blobDir) mark(layout string) error {
+	f, err := d.fs.OpenFile(filepath.Join(d.path, layoutMarker), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt([]byte(layout), 0); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // findLayout goes by the marker, then by what is there: a directory that has
-// files but no marker is older than markers, and a lawn.
+// files but no marker is older than markers, and a lawn. A marker that is empty
+// is what a power failure has left of one.
 func (d *blobDir) findLayout() (layout string, marked bool, err error) {
 	b, err := os.ReadFile(filepath.Join(d.path, layoutMarker))
-	if err == nil {
+	if err == nil && len(b) > 0 {
 		return strings.TrimSpace(string(b)), true, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", false, err
+	}
+	if err == nil {
+		// In a lawn there are blobs two levels down, in a bush directories.
+		lawn, err := fs.Glob(os.DirFS(d.path), "0x*/*"+blobSuffix)
+		if err != nil || len(lawn) == 0 {
+			return layoutBushy, false, err
+		}
+		return layoutLawn, false, nil
 	}
 	entries, err := os.ReadDir(d.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
