@@ -335,10 +335,10 @@ type QuickCommitter interface {
 	// for long.
 	VoteNow(oids []OID, size int) bool
 
-	// FinishNow says whether a small transaction that has been voted would be
-	// finished, as far as can be known, without waiting for more than a disk
-	// that takes less than a millisecond.
-	FinishNow() bool
+	// FinishNow says whether a small transaction that has been voted, with these
+	// blobs, would be finished, as far as can be known, without waiting for more
+	// than a disk that takes less than a millisecond.
+	FinishNow(blobs map[OID]BlobUpload) bool
 }
 
 // Blob is an open, immutable blob: its size and its bytes at any offset. It is

@@ -75,7 +75,7 @@ func (f *faultyStorage) VoteNow([]zeolite.OID, int) bool { return false }
 
 // FinishNow implements zeolite.QuickCommitter: what waits nevertheless is a disk
 // that has been quick so far.
-func (f *faultyStorage) FinishNow() bool { return true }
+func (f *faultyStorage) FinishNow(map[zeolite.OID]zeolite.BlobUpload) bool { return true }
 
 func (f *faultyStorage) hook(ctx context.Context, op string) error {
 	f.mu.Lock()

@@ -84,7 +84,7 @@ func (s *session) finishNow(call *zrpc.Call) (done bool) {
 		return false
 	}
 	t := s.txn
-	if t == nil || t.voted == nil || len(t.blobs) > 0 || s.quickCommits == nil || !s.smallWith(call) || !s.quickCommits.FinishNow() {
+	if t == nil || t.voted == nil || s.quickCommits == nil || !s.smallWith(call) || !s.quickCommits.FinishNow(t.blobs) {
 		s.ordered.leave()
 		return false
 	}

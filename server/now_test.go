@@ -22,7 +22,7 @@ func (a *asked) VoteNow([]zeolite.OID, int) bool {
 	return a.ready
 }
 
-func (a *asked) FinishNow() bool { return a.ready }
+func (a *asked) FinishNow(map[zeolite.OID]zeolite.BlobUpload) bool { return a.ready }
 
 // TestVoteByTheReader commits with and without the storage being ready for it,
 // and makes sure that the reader leaves alone what it must: votes for whose

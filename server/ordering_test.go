@@ -121,5 +121,5 @@ func (j *jitter) LoadNow(oid zeolite.OID, before zeolite.TID, buf []byte) (zeoli
 }
 
 // VoteNow and FinishNow make every storage a QuickCommitter, but not always.
-func (j *jitter) VoteNow([]zeolite.OID, int) bool { return rand.IntN(3) != 0 }
-func (j *jitter) FinishNow() bool                 { return rand.IntN(3) != 0 }
+func (j *jitter) VoteNow([]zeolite.OID, int) bool                   { return rand.IntN(3) != 0 }
+func (j *jitter) FinishNow(map[zeolite.OID]zeolite.BlobUpload) bool { return rand.IntN(3) != 0 }

@@ -23,8 +23,10 @@ type upload struct {
 	file *blobWriter // nil once complete
 
 	// loose says that the contents may not be durable, although the upload is
-	// complete: committing it sees to that (blobsync.go).
-	loose bool
+	// complete: committing it sees to that (blobsync.go). contents is all of it,
+	// or nil.
+	loose    bool
+	contents *blobBuffer
 	// taken is the name a transaction that is being committed gave the file;
 	// gone says that a transaction kept it, or that it was discarded.
 	taken string
@@ -104,7 +106,11 @@ func (u *upload) Complete() error {
 		return nil
 	}
 	err := u.file.flush()
-	if err == nil && !u.stayLoose() {
+	switch {
+	case err != nil:
+	case u.stayLoose():
+		u.contents = u.file.takeAll()
+	default:
 		err = u.file.file.Sync()
 	}
 	if err != nil {
@@ -190,7 +196,7 @@ func (t *Txn) giveBlobs(blobs *groupBlobs) error {
 		}
 		u.taken = name
 		if u.loose {
-			blobs.loose = append(blobs.loose, newBlob{oid: r.oid, tid: t.tid, size: u.size, file: name})
+			blobs.loose = append(blobs.loose, newBlob{oid: r.oid, tid: t.tid, size: u.size, file: name, contents: u.contents})
 		} else {
 			blobs.syncs.addDir(d, dir)
 		}

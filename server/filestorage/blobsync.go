@@ -25,7 +25,8 @@ const (
 	// than a sync.
 	logBlobMax = blobBlock
 	// logBlobsMax is how much loose blobs take at most in the log, all of them
-	// together, so that those of any group have room in one entry.
+	// together, so that those of any group have room in one entry. They take as
+	// much memory, in blocks of blobBlock.
 	logBlobsMax = 640 << 10
 )
 
@@ -55,6 +56,10 @@ func (u *upload) notLoose() {
 		u.s.loose.give(walBlobHdrLen + u.size)
 		u.loose = false
 	}
+	if u.contents != nil {
+		u.contents.free()
+		u.contents = nil
+	}
 }
 
 // newBlob is a blob of a transaction that is being committed, or was.
@@ -63,6 +68,8 @@ type newBlob struct {
 	tid  zeolite.TID
 	size int64
 	file string
+
+	contents *blobBuffer // nil if they are in the file only
 }
 
 // groupBlobs are the blobs of a group of transactions that is being committed,
@@ -96,6 +103,10 @@ func (gb *groupBlobs) logged() (n int64) {
 func (gb *groupBlobs) appendTo(buf []byte) ([]byte, error) {
 	for _, b := range gb.loose {
 		buf = appendWALBlobHeader(buf, b.oid, b.tid, b.size)
+		if b.contents != nil {
+			buf = append(buf, b.contents.b[:b.size]...)
+			continue
+		}
 		start := len(buf)
 		buf = buf[:start+int(b.size)]
 		if err := readWhole(b.file, buf[start:]); err != nil {

@@ -48,6 +48,7 @@ type blobWriter struct {
 	slots   *directSlots
 	block   *blobBuffer // what did not fill a block yet; nil if there is none
 	held    int         // bytes in it
+	all     *blobBuffer // after flush: the whole contents, if they fitted
 	written int64       // or under way
 	begun   int64       // up to where the contents are on their way to the disk
 	err     error       // of the write that failed: there is none after it
@@ -199,6 +200,9 @@ func (w *blobWriter) flush() error {
 	// What is left need not be as long as a disk wants it.
 	if w.err = w.endDirect(); w.err == nil && w.held > 0 {
 		_ = w.write(w.block.b[:w.held])
+		if w.written == int64(w.held) {
+			w.all, w.block = w.block, nil
+		}
 		w.dropBlock()
 	}
 	return w.err
@@ -226,10 +230,20 @@ func (w *blobWriter) dropBlock() {
 	}
 }
 
+// takeAll returns the contents, after flush, to who frees them; or nil.
+func (w *blobWriter) takeAll() *blobBuffer {
+	all := w.all
+	w.all = nil
+	return all
+}
+
 // close closes the file.
 func (w *blobWriter) close() error {
 	_ = w.wait()
 	_ = w.endDirect()
 	w.dropBlock()
+	if all := w.takeAll(); all != nil {
+		all.free()
+	}
 	return w.file.Close()
 }

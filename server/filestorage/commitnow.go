@@ -41,9 +41,14 @@ func (s *Storage) VoteNow(oids []zeolite.OID, size int) bool {
 // be written by who has other things to do.
 const quickWrite = time.Millisecond
 
-// FinishNow implements zeolite.QuickCommitter: nobody else commits, and the last
-// transaction was written quickly.
-func (s *Storage) FinishNow() bool {
+// FinishNow implements zeolite.QuickCommitter: nobody else commits, the last
+// transaction was written quickly, and blobs go into the log.
+func (s *Storage) FinishNow(blobs map[zeolite.OID]zeolite.BlobUpload) bool {
+	for _, b := range blobs {
+		if u, ok := b.(*upload); !ok || !u.loose {
+			return false
+		}
+	}
 	took := s.committer.took.Load()
 	return took > 0 && took <= int64(quickWrite) && len(s.committer.lock) == 0
 }

@@ -45,13 +45,37 @@ func TestVoteNow(t *testing.T) {
 	db.open()
 }
 
+// TestFinishNowWithBlobs: those that go into the log are no reason to wait, others
+// are.
+func TestFinishNowWithBlobs(t *testing.T) {
+	db := newBlobDB(t)
+	db.store(1, 0, "first")
+	db.s.committer.took.Store(1)
+	blobs := map[zeolite.OID]zeolite.BlobUpload{}
+	for i, size := range []int{100, logBlobMax, logBlobMax + 1} {
+		u, err := db.s.CreateBlob(ctx)
+		db.must(err)
+		defer u.Discard()
+		_, err = u.Write(make([]byte, size))
+		db.must(err)
+		blobs[zeolite.OID(i)] = u
+		if db.s.FinishNow(blobs) {
+			t.Errorf("with an upload of %d bytes that is not complete: true", size)
+		}
+		db.must(u.Complete())
+		if got, want := db.s.FinishNow(blobs), size <= logBlobMax; got != want {
+			t.Errorf("with %d bytes: %v, want %v", size, got, want)
+		}
+	}
+}
+
 // TestFinishNow asks when nothing is known of the disk yet, when it is quick, when
 // it is not, and when somebody else commits.
 func TestFinishNow(t *testing.T) {
 	db := newDB(t, Options{})
 	assert := func(when string, want bool) {
 		t.Helper()
-		if got := db.s.FinishNow(); got != want {
+		if got := db.s.FinishNow(nil); got != want {
 			t.Errorf("%s: %v, want %v", when, got, want)
 		}
 	}

@@ -145,6 +145,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	if err := s.writable(context.Background()); err != nil {
 		return err
 	}
+	began := time.Now()
 	g := s.gen.Load()
 	start := s.space.endNow()
 	pos, last := start, g.lastTID()
@@ -169,7 +170,6 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	}
 	logged := s.useLog(ready)
 	blobs.start(s.blobs, logged)
-	began := time.Now()
 	end, err := s.writeGroup(g, ready, start, last, logged, blobs)
 	s.committer.took.Store(int64(time.Since(began)))
 	if err != nil {

@@ -43,8 +43,11 @@ func (d *dataSync) set(end int64) {
 // visible.
 func (d *dataSync) follows(blobs []newBlob) {
 	d.mu.Lock()
-	d.blobs = append(d.blobs, blobs...)
-	d.mu.Unlock()
+	defer d.mu.Unlock()
+	for _, b := range blobs {
+		b.contents = nil // they belong to the upload
+		d.blobs = append(d.blobs, b)
+	}
 }
 
 // note says that more has been written.

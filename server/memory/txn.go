@@ -267,4 +267,4 @@ func (t *txn) Abort() {
 func (s *Storage) VoteNow([]zeolite.OID, int) bool { return true }
 
 // FinishNow implements zeolite.QuickCommitter.
-func (s *Storage) FinishNow() bool { return true }
+func (s *Storage) FinishNow(map[zeolite.OID]zeolite.BlobUpload) bool { return true }
