@@ -25,8 +25,8 @@ const (
 	// than a sync.
 	logBlobMax = blobBlock
 	// logBlobsMax is how much loose blobs take at most in the log, all of them
-	// together, so that those of any group have room in one entry. They take as
-	// much memory, in blocks of blobBlock.
+	// together, so that those of any group have room in one entry. They take
+	// as much memory, or up to four times that.
 	logBlobsMax = 640 << 10
 )
 

@@ -1,6 +1,7 @@
 package filestorage
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -72,9 +73,10 @@ type blobBuffer struct{ b []byte }
 var blobBuffers = sync.Pool{New: func() any { return &blobBuffer{make([]byte, blobBlock)} }}
 
 func (b *blobBuffer) free() {
-	if len(b.b) == blobDirectBlock {
+	switch len(b.b) {
+	case blobDirectBlock:
 		freeBlocks(b.b)
-	} else {
+	case blobBlock:
 		blobBuffers.Put(b)
 	}
 }
@@ -230,10 +232,16 @@ func (w *blobWriter) dropBlock() {
 	}
 }
 
-// takeAll returns the contents, after flush, to who frees them; or nil.
+// takeAll returns the contents, after flush, to who frees them; or nil. They lie in
+// memory of at most four times their size.
 func (w *blobWriter) takeAll() *blobBuffer {
 	all := w.all
 	w.all = nil
+	if size := int(w.written); all != nil && size < len(all.b)/4 {
+		small := &blobBuffer{slices.Clone(all.b[:size])}
+		all.free()
+		return small
+	}
 	return all
 }
 
@@ -242,8 +250,9 @@ func (w *blobWriter) close() error {
 	_ = w.wait()
 	_ = w.endDirect()
 	w.dropBlock()
-	if all := w.takeAll(); all != nil {
-		all.free()
+	if w.all != nil {
+		w.all.free()
+		w.all = nil
 	}
 	return w.file.Close()
 }

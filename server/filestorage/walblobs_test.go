@@ -306,6 +306,15 @@ func TestLooseBlobsAreFew(t *testing.T) {
 		db.must(u.Discard())
 		db.must(u.Discard())
 	}
+	tiny, err := db.s.CreateBlob(ctx)
+	db.must(err)
+	_, err = io.WriteString(tiny, "tiny")
+	db.must(err)
+	db.must(tiny.Complete())
+	if u := tiny.(*upload); u.contents == nil || cap(u.contents.b) > 64 {
+		t.Errorf("a blob of 4 bytes is kept in %v", u.contents)
+	}
+	db.must(tiny.Discard())
 	if n := db.s.loose.taken.Load(); n != 0 {
 		t.Errorf("%d bytes are still taken", n)
 	}
