@@ -46,7 +46,7 @@ func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
 	if err != nil {
 		return nil, blobError("cannot create a blob", err)
 	}
-	return &upload{s: s, path: path, file: &blobWriter{file: f, slots: &s.direct}}, nil
+	return s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, 0), nil
 }
 
 func (d *blobDir) newUploadName() string {
@@ -76,7 +76,7 @@ func (s *Storage) AdoptBlob(ctx context.Context, oid zeolite.OID, name string) (
 	if err != nil {
 		return nil, blobError("cannot take over a blob", err)
 	}
-	return &upload{s: s, path: path, file: &blobWriter{file: f, slots: &s.direct}, size: st.Size()}, nil
+	return s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, st.Size()), nil
 }
 
 // isSharedName says whether name, or name without its last character, ends in
@@ -125,8 +125,7 @@ func (u *upload) Discard() error {
 	if u.gone {
 		return nil
 	}
-	u.gone = true
-	u.notLoose()
+	u.end()
 	if u.file != nil {
 		u.file.close()
 		u.file = nil
@@ -146,12 +145,6 @@ func (u *upload) usable() error {
 		return blobError("the upload of a blob is not there", err)
 	}
 	return nil
-}
-
-// consumed ends the upload: a transaction has kept the file.
-func (u *upload) consumed() {
-	u.gone = true
-	u.notLoose()
 }
 
 // ownUpload checks an upload that is to be stored.
@@ -242,12 +235,14 @@ func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID
 // of the same file, or a copy where that is not possible.
 func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	from := s.blobs.file(oid, tid)
-	u := &upload{s: s, path: s.blobs.newUploadName()}
+	path := s.blobs.newUploadName()
+	var size int64
 	if st, err := os.Stat(from); err == nil {
-		u.size = st.Size()
+		size = st.Size()
 	}
-	err := s.fs.Link(from, u.path)
+	err := s.fs.Link(from, path)
 	if err == nil {
+		u := s.newUpload(path, nil, size)
 		// If it is small, the log may be the only one that has it, and under
 		// the first name.
 		if !s.opts.WithoutLog && u.size <= logBlobMax && !u.stayLoose() {
@@ -267,12 +262,11 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 		return nil, blobError("cannot copy a blob", err)
 	}
 	defer src.Close()
-	u.size = 0
-	f, err := s.fs.OpenFile(u.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, blobError("cannot copy a blob", err)
 	}
-	u.file = &blobWriter{file: f, slots: &s.direct}
+	u := s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, 0)
 	if _, err = io.Copy(u, src); err == nil {
 		err = u.Complete()
 	}

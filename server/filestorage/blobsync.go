@@ -28,13 +28,23 @@ const (
 	// together, so that those of any group have room in one entry. They take
 	// as much memory, or up to four times that.
 	logBlobsMax = 640 << 10
+	// looseUploads is up to how many uploads that have not ended blobs may be
+	// loose. Where there are more, syncing them all at once takes less than to
+	// write all of them twice, and is off the commit lock.
+	looseUploads = 4
 )
 
-// looseBlobs counts what the log must have room for. It is safe for concurrent
-// use.
-type looseBlobs struct{ taken atomic.Int64 }
+// looseBlobs counts uploads that have not ended, and what the log must have room for
+// to have those that are loose. It is safe for concurrent use.
+type looseBlobs struct {
+	uploads atomic.Int64
+	taken   atomic.Int64
+}
 
 func (l *looseBlobs) take(n int64) bool {
+	if l.uploads.Load() > looseUploads {
+		return false
+	}
 	if l.taken.Add(n) > logBlobsMax {
 		l.taken.Add(-n)
 		return false
@@ -44,14 +54,22 @@ func (l *looseBlobs) take(n int64) bool {
 
 func (l *looseBlobs) give(n int64) { l.taken.Add(-n) }
 
+// newUpload makes an upload of a file.
+func (s *Storage) newUpload(path string, file *blobWriter, size int64) *upload {
+	s.loose.uploads.Add(1)
+	return &upload{s: s, path: path, file: file, size: size}
+}
+
 // stayLoose says whether the upload need not be synced now.
 func (u *upload) stayLoose() bool {
 	u.loose = !u.s.opts.WithoutLog && u.size <= logBlobMax && u.s.loose.take(walBlobHdrLen+u.size)
 	return u.loose
 }
 
-// notLoose is for uploads that have ended.
-func (u *upload) notLoose() {
+// end is called when a transaction has kept the file, or it was discarded.
+func (u *upload) end() {
+	u.gone = true
+	u.s.loose.uploads.Add(-1)
 	if u.loose {
 		u.s.loose.give(walBlobHdrLen + u.size)
 		u.loose = false

@@ -231,7 +231,7 @@ func (s *Storage) publishGroup(g *generation, group []*Txn, end int64) {
 			}
 			oids = append(oids, r.oid)
 			if r.blob != nil {
-				r.blob.consumed()
+				r.blob.end()
 				r.blob, r.ownBlob = nil, false
 			}
 		}

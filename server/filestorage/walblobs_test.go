@@ -272,8 +272,8 @@ func (w *witness) undo(s *Storage, tid zeolite.TID, oid zeolite.OID, contents st
 	return done, nil
 }
 
-// What all uploads that are not committed leave loose fits into one entry of the
-// log; and what has ended is not counted any more.
+// Few blobs are loose, and all of them fit into one entry of the log; and what has
+// ended is not counted any more.
 func TestLooseBlobsAreFew(t *testing.T) {
 	db := newBlobDB(t)
 	complete := func() *upload {
@@ -285,16 +285,12 @@ func TestLooseBlobsAreFew(t *testing.T) {
 		return u.(*upload)
 	}
 	var all []*upload
-	loose := 0
-	for range 10 {
+	for i := range 10 {
 		u := complete()
 		all = append(all, u)
-		if u.loose {
-			loose++
+		if want := i < looseUploads; u.loose != want {
+			t.Errorf("upload %d is loose: %v, want %v", i, u.loose, want)
 		}
-	}
-	if want := logBlobsMax / (100_000 + walBlobHdrLen); loose != want {
-		t.Errorf("%d uploads are loose, want %d", loose, want)
 	}
 	db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
 		for i, u := range all[:5] {
@@ -315,8 +311,23 @@ func TestLooseBlobsAreFew(t *testing.T) {
 		t.Errorf("a blob of 4 bytes is kept in %v", u.contents)
 	}
 	db.must(tiny.Discard())
-	if n := db.s.loose.taken.Load(); n != 0 {
-		t.Errorf("%d bytes are still taken", n)
+	large := []*upload{}
+	for i := range looseUploads {
+		u, err := db.s.CreateBlob(ctx)
+		db.must(err)
+		_, err = u.Write(make([]byte, logBlobMax))
+		db.must(err)
+		db.must(u.Complete())
+		large = append(large, u.(*upload))
+		if want := (i+1)*(logBlobMax+walBlobHdrLen) <= logBlobsMax; large[i].loose != want {
+			t.Errorf("large upload %d is loose: %v, want %v", i, large[i].loose, want)
+		}
+	}
+	for _, u := range large {
+		db.must(u.Discard())
+	}
+	if n, taken := db.s.loose.uploads.Load(), db.s.loose.taken.Load(); n != 0 || taken != 0 {
+		t.Errorf("%d uploads, with %d bytes, are still counted", n, taken)
 	}
 }
 
