@@ -15,7 +15,7 @@ import fcntl
 import logging
 import os
 import random
-import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -32,6 +32,7 @@ from ZODB.blob import Blob
 FS_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_THE_JOURNAL = 2
 SOON = 30  # seconds in which everything happens
+GONE = 3  # seconds after which a client takes a server for gone
 BLOBS = 4  # of each client; each commit writes one of them anew
 SIZES = [0, 1, 500, 20_000, 60_000, 150_000, 262_144, 262_145, 600_000]
 
@@ -112,8 +113,8 @@ class Server:
     def check(self):
         return subprocess.run([self.binary, 'check', *self.data], capture_output=True, text=True)
 
-    def open(self, cache):
-        return ZEO.DB(self.address, blob_dir=cache, wait_timeout=SOON)
+    def open(self, cache, wait=SOON):
+        return ZEO.DB(self.address, blob_dir=cache, wait_timeout=wait)
 
 
 def wait_until(what, condition):
@@ -129,11 +130,11 @@ class Client(threading.Thread):
     returned."""
 
     def __init__(self, server, number, cache, told):
-        super().__init__()
+        super().__init__(daemon=True)
         self.server, self.number, self.cache, self.told = server, number, cache, told
 
     def run(self):
-        db = self.server.open(self.cache)
+        db = self.server.open(self.cache, wait=GONE)
         manager = transaction.TransactionManager()
         mine = db.open(manager).root()[str(self.number)]
         n = mine['n']
@@ -157,11 +158,11 @@ class Packer(threading.Thread):
     """Packs until the server is gone."""
 
     def __init__(self, server):
-        super().__init__()
+        super().__init__(daemon=True)
         self.server, self.packed = server, 0
 
     def run(self):
-        storage = ZEO.client(self.server.address, wait_timeout=SOON)
+        storage = ZEO.client(self.server.address, wait_timeout=GONE)
         try:
             while True:
                 storage.pack(time.time(), wait=True)
@@ -212,6 +213,7 @@ def main():
     parser.add_argument('--serve', nargs=argparse.REMAINDER, default=[])
     options = parser.parse_args()
     logging.disable()  # ZEO says at length that the server is gone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by SIGTERM'))
     if os.geteuid() != 0:
         raise SystemExit('only root may mount and shut down a file system')
     with tempfile.TemporaryDirectory(prefix='zeolite-power-') as directory:
@@ -246,8 +248,10 @@ def fail(options, directory, disk):
             server.start()
             verify(server, tempfile.mkdtemp(dir=directory), told)
             print(f'{n + 1}: {sum(told.values()) - before} commits are there, {packer.packed} packs', flush=True)
-    finally:
         server.stop()
+    except BaseException:
+        server.kill()
+        raise
     checked = server.check()
     lines = checked.stdout.strip().splitlines()
     print('\n'.join(lines if checked.returncode else lines[-4:]))
