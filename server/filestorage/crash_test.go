@@ -63,10 +63,14 @@ func (w *witness) commit(s *Storage, data, blobs map[zeolite.OID]string, serials
 			return 0, err
 		}
 	}
+	return w.finish(tx, &witnessed{data: data, blobs: blobs})
+}
+
+// finish votes and finishes a transaction, and remembers what it leaves.
+func (w *witness) finish(tx zeolite.Txn, entry *witnessed) (zeolite.TID, error) {
 	if err := tx.Vote(ctx); err != nil {
 		return 0, err
 	}
-	entry := &witnessed{data: data, blobs: blobs}
 	tid, err := tx.Finish(ctx, func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
 		w.mu.Lock()
 		w.txns[tid] = entry

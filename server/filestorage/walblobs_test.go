@@ -253,23 +253,7 @@ func (w *witness) undo(s *Storage, tid zeolite.TID, oid zeolite.OID, contents st
 	if _, err := tx.Undo(ctx, tid); err != nil {
 		return 0, err
 	}
-	if err := tx.Vote(ctx); err != nil {
-		return 0, err
-	}
-	entry := &witnessed{blobs: map[zeolite.OID]string{oid: contents}}
-	done, err := tx.Finish(ctx, func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
-		w.mu.Lock()
-		w.txns[tid] = entry
-		w.mu.Unlock()
-		visible()
-	})
-	if err != nil {
-		return 0, err
-	}
-	w.mu.Lock()
-	entry.acked = w.fs.count()
-	w.mu.Unlock()
-	return done, nil
+	return w.finish(tx, &witnessed{blobs: map[zeolite.OID]string{oid: contents}})
 }
 
 // Few blobs are loose, and all of them fit into one entry of the log; and what has
