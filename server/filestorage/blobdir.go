@@ -70,23 +70,11 @@ func openBlobDir(fsys FileSystem, path, layout string, readOnly bool) (*blobDir,
 		return nil, err
 	}
 	if !marked {
-		if err := d.mark(layout); err != nil {
+		if err := writeWhole(fsys, filepath.Join(path, layoutMarker), 0o666, []byte(layout)); err != nil {
 			return nil, err
 		}
 	}
 	return d, errors.Join(fsys.SyncDir(path), fsys.SyncDir(filepath.Dir(path)))
-}
-
-// mark writes the marker, durably when the directory is synced, too.
-func (d *blobDir) mark(layout string) error {
-	f, err := d.fs.OpenFile(filepath.Join(d.path, layoutMarker), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteAt([]byte(layout), 0); err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }
 
 // findLayout goes by the marker, then by what is there: a directory that has
@@ -232,6 +220,29 @@ func (d *blobDir) removeAll() error {
 		}
 	}
 	return err
+}
+
+// place gives an upload the name of a committed blob, whose directory is made if
+// need be.
+func (d *blobDir) place(upload string, oid zeolite.OID, tid zeolite.TID) (name string, err error) {
+	name = d.file(oid, tid)
+	dir, err := os.Stat(filepath.Dir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = d.makeDir(oid); err == nil {
+			dir, err = os.Stat(filepath.Dir(name))
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	st, err := os.Lstat(upload)
+	if err == nil {
+		err = os.Chmod(upload, d.mode(st.Mode(), dir.Mode()))
+	}
+	if err == nil {
+		err = d.fs.Rename(upload, name)
+	}
+	return name, err
 }
 
 // mode is that of a committed blob: that of its upload, without leave to

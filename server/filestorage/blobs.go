@@ -165,25 +165,9 @@ func (t *Txn) giveBlobs(blobs *groupBlobs) error {
 		if r.blob == nil || r.dead {
 			continue
 		}
-		u, name := r.blob, d.file(r.oid, t.tid)
-		dir := filepath.Dir(name)
-		dirInfo, err := os.Stat(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			// Packing has removed the directory since the vote.
-			if err = d.makeDir(r.oid); err == nil {
-				dirInfo, err = os.Stat(dir)
-			}
-		}
-		if err != nil {
-			return blobError("cannot commit a blob", err)
-		}
-		info, err := os.Lstat(u.path)
-		if err == nil {
-			err = os.Chmod(u.path, d.mode(info.Mode(), dirInfo.Mode()))
-		}
-		if err == nil {
-			err = d.fs.Rename(u.path, name)
-		}
+		u := r.blob
+		// Packing may have removed the directory since the vote.
+		name, err := d.place(u.path, r.oid, t.tid)
 		if err != nil {
 			return blobError("cannot commit a blob", err)
 		}
@@ -191,7 +175,7 @@ func (t *Txn) giveBlobs(blobs *groupBlobs) error {
 		if u.loose {
 			blobs.loose = append(blobs.loose, newBlob{oid: r.oid, tid: t.tid, size: u.size, file: name, contents: u.contents})
 		} else {
-			blobs.syncs.addDir(d, dir)
+			blobs.syncs.addDir(filepath.Dir(name))
 		}
 	}
 	return nil

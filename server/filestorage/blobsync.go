@@ -98,15 +98,15 @@ type groupBlobs struct {
 }
 
 // start begins to sync what will not be in the log.
-func (gb *groupBlobs) start(d *blobDir, logged bool) {
+func (gb *groupBlobs) start(logged bool) {
 	if !logged {
 		for _, b := range gb.loose {
 			gb.syncs.addFile(b.file)
-			gb.syncs.addDir(d, filepath.Dir(b.file))
+			gb.syncs.addDir(filepath.Dir(b.file))
 		}
 		gb.loose = nil
 	}
-	gb.syncs.start(d)
+	gb.syncs.start()
 }
 
 // logged is how much they take in the log.
@@ -155,6 +155,7 @@ func readWhole(name string, b []byte) error {
 // syncs makes files and names durable, many at a time. It is used by one
 // goroutine.
 type syncs struct {
+	dir *blobDir
 	// behind says that all is committed, and in the log: nobody waits, and what
 	// is not there has been packed away.
 	behind bool
@@ -177,8 +178,8 @@ const (
 func (y *syncs) addFile(name string) { y.add(name, false) }
 
 // addDir adds the names in a directory of blobs, and its own.
-func (y *syncs) addDir(d *blobDir, dir string) {
-	dirs, fresh := d.namesOf(dir)
+func (y *syncs) addDir(dir string) {
+	dirs, fresh := y.dir.namesOf(dir)
 	for _, name := range dirs {
 		y.add(name, true)
 	}
@@ -193,7 +194,7 @@ func (y *syncs) add(name string, dir bool) {
 }
 
 // start begins syncing what was added.
-func (y *syncs) start(d *blobDir) {
+func (y *syncs) start() {
 	if len(y.todo) == 0 {
 		return
 	}
@@ -215,9 +216,9 @@ func (y *syncs) start(d *blobDir) {
 			for n := range todo {
 				var err error
 				if n.dir {
-					err = d.fs.SyncDir(n.name)
+					err = y.dir.fs.SyncDir(n.name)
 				} else {
-					err = syncFile(d.fs, n.name)
+					err = syncFile(y.dir.fs, n.name)
 				}
 				if err != nil && !(y.behind && errors.Is(err, fs.ErrNotExist)) {
 					y.mu.Lock()
@@ -230,12 +231,25 @@ func (y *syncs) start(d *blobDir) {
 }
 
 // wait returns when all is synced.
-func (y *syncs) wait(d *blobDir) error {
+func (y *syncs) wait() error {
 	y.wg.Wait()
 	if y.err == nil && len(y.fresh) > 0 {
-		d.durable(y.fresh)
+		y.dir.durable(y.fresh)
 	}
 	return y.err
+}
+
+// writeWhole makes a file of b, or replaces the contents of one, durably but for its
+// name.
+func writeWhole(fsys FileSystem, name string, perm fs.FileMode, b []byte) error {
+	f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(b, 0); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 func syncFile(fsys FileSystem, name string) error {

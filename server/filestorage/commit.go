@@ -103,7 +103,7 @@ func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeoli
 		b[len(b)-len(t.stage.buf)+statusOffset] = t.meta.Status
 	}
 	b, err = blobs.appendTo(b)
-	if e := blobs.syncs.wait(s.blobs); err == nil {
+	if e := blobs.syncs.wait(); err == nil {
 		err = e
 	}
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeoli
 	if err == nil {
 		err = g.file.Sync()
 	}
-	if blobErr := blobs.syncs.wait(s.blobs); err == nil {
+	if blobErr := blobs.syncs.wait(); err == nil {
 		err = blobErr
 	}
 	if err == nil {

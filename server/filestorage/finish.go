@@ -151,7 +151,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	pos, last := start, g.lastTID()
 	taken := make(map[zeolite.OID]struct{})
 	ready := make([]*Txn, 0, len(group))
-	blobs := &groupBlobs{}
+	blobs := &groupBlobs{syncs: syncs{dir: s.blobs}}
 	for _, t := range group {
 		tid := t.meta.TID
 		if tid == 0 {
@@ -169,7 +169,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 		return nil
 	}
 	logged := s.useLog(ready)
-	blobs.start(s.blobs, logged)
+	blobs.start(logged)
 	end, err := s.writeGroup(g, ready, start, last, logged, blobs)
 	s.committer.took.Store(int64(time.Since(began)))
 	if err != nil {

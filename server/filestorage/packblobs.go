@@ -38,14 +38,7 @@ func (p *packer) writeRemoved() error {
 		fmt.Fprintf(&b, "%x%x\n", r.oid.Bytes(), r.tid.Bytes())
 	}
 	p.removed = nil
-	f, err := d.fs.OpenFile(filepath.Join(d.path, removedList), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return blobError("cannot write down which blobs to remove", err)
-	}
-	if _, err = f.WriteAt(b.Bytes(), 0); err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
+	err := writeWhole(d.fs, filepath.Join(d.path, removedList), 0o666, b.Bytes())
 	if err == nil {
 		err = d.fs.SyncDir(d.path)
 	}

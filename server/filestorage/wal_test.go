@@ -394,7 +394,7 @@ db.close()
 
 // FuzzWAL reads anything as a log: what it finds must lie in it.
 func FuzzWAL(f *testing.F) {
-	db := newBlobDB(f).testDB
+	db := newBlobDB(f)
 	db.someCommits(0, 3)
 	db.storeBlob(1, 0, "contents")
 	db.storeBlob(2, 0, "")

@@ -3,7 +3,6 @@ package filestorage
 import (
 	"bytes"
 	"errors"
-	"os"
 	"path/filepath"
 )
 
@@ -14,52 +13,31 @@ func (d *blobDir) restore(blobs []walBlob) (lacked int, err error) {
 		return 0, nil
 	}
 	lacked = d.lacks(blobs)
-	var y syncs
+	y := syncs{dir: d}
 	for _, b := range blobs {
-		name := d.file(b.oid, b.tid)
-		if err := d.restoreOne(b, name); err != nil {
+		name, err := d.restoreOne(b)
+		if err != nil {
 			return 0, err
 		}
 		// It is not known which directories the process had synced that wrote
 		// the log.
 		for dir := filepath.Dir(name); len(dir) >= len(d.path); dir = filepath.Dir(dir) {
-			y.addDir(d, dir)
+			y.addDir(dir)
 		}
 	}
-	y.start(d)
-	return lacked, y.wait(d)
+	y.start()
+	return lacked, y.wait()
 }
 
-func (d *blobDir) restoreOne(b walBlob, name string) error {
-	if err := d.makeDir(b.oid); err != nil {
-		return err
-	}
-	dir, err := os.Stat(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
+func (d *blobDir) restoreOne(b walBlob) (name string, err error) {
 	tmp := d.newUploadName()
-	f, err := d.fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if len(b.data) > 0 {
-		_, err = f.WriteAt(b.data, 0)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Chmod(tmp, d.mode(0o600, dir.Mode()))
-	}
-	if err == nil {
-		err = d.fs.Rename(tmp, name)
+	if err = writeWhole(d.fs, tmp, 0o600, b.data); err == nil {
+		name, err = d.place(tmp, b.oid, b.tid)
 	}
 	if err != nil {
-		return errors.Join(err, d.fs.Remove(tmp))
+		return "", errors.Join(err, d.fs.Remove(tmp))
 	}
-	return nil
+	return name, nil
 }
 
 // lacks counts the blobs that are not there as a log has them.

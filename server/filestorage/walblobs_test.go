@@ -48,19 +48,17 @@ func (db *testDB) wantBlob(oid zeolite.OID, tid zeolite.TID, want string) {
 	}
 }
 
-// blobDB is a database with blobs, whose Data.fs and blobs are never synced but
-// for the log; images of it are to be opened with the options opts returns.
-type blobDB struct{ *testDB }
-
-func newBlobDB(t testing.TB) blobDB {
+// newBlobDB makes a database with blobs, which are never synced but for the log,
+// as Data.fs is not.
+func newBlobDB(t testing.TB) *testDB {
 	opts := neverSyncs
 	opts.BlobDir = filepath.Join(t.TempDir(), "blobs")
-	return blobDB{newDB(t, opts)}
+	return newDB(t, opts)
 }
 
 // openWithout opens what a power failure left that took the blob directory with it,
 // but for what change does there.
-func (db blobDB) openWithout(t testing.TB, files map[string][]byte, change func(dir string)) *testDB {
+func (db *testDB) openWithout(t testing.TB, files map[string][]byte, change func(dir string)) *testDB {
 	t.Helper()
 	opts := Options{BlobDir: filepath.Join(t.TempDir(), "blobs")}
 	d, err := openBlobDir(OSFileSystem{}, opts.BlobDir, "", false)

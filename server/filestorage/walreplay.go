@@ -306,8 +306,6 @@ func (s *Storage) setLogAside(chain walChain) error {
 		if err := g.forgetPresent(lost); err != nil {
 			return err
 		}
-	}
-	if g := s.gen.Load(); g != nil {
 		if err := s.restoreKnown(g, chain.blobs()); err != nil {
 			return err
 		}

@@ -142,13 +142,13 @@ func (d *dataSync) syncBlobs() error {
 	if len(blobs) == 0 {
 		return nil
 	}
-	y := syncs{behind: true}
+	y := syncs{dir: d.s.blobs, behind: true}
 	for _, b := range blobs {
 		y.addFile(b.file)
-		y.addDir(d.s.blobs, filepath.Dir(b.file))
+		y.addDir(filepath.Dir(b.file))
 	}
-	y.start(d.s.blobs)
-	if err := y.wait(d.s.blobs); err != nil {
+	y.start()
+	if err := y.wait(); err != nil {
 		d.follows(blobs)
 		return fmt.Errorf("cannot sync blobs: %w", err)
 	}

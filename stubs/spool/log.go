@@ -45,8 +45,8 @@ func (o *Op) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(o.Size))
 }
 
-func opFrom(b []byte) *Op {
-	return &Op{
+func opFrom(b []byte) Op {
+	return Op{
 		Kind:   Kind(b[0]),
 		Gone:   b[1] == 1,
 		OID:    zeolite.OID(binary.BigEndian.Uint64(b[2:])),
@@ -87,9 +87,11 @@ func (l *Log) Len() int { return int(l.ops.Size() / opSize) }
 // Bytes is how many bytes of records there are.
 func (l *Log) Bytes() int64 { return l.records.Size() }
 
-// Each calls f for all operations, with their numbers, until one fails.
+// Each calls f for all operations, with their numbers, until one fails. o is valid
+// until f returns.
 func (l *Log) Each(f func(i int, o *Op) error) error {
 	const atOnce = 100
+	var o Op
 	for i, n := 0, l.Len(); i < n; {
 		some := min(n-i, atOnce)
 		b, err := l.ops.Bytes(int64(i)*opSize, some*opSize)
@@ -97,7 +99,8 @@ func (l *Log) Each(f func(i int, o *Op) error) error {
 			return err
 		}
 		for ; len(b) > 0; b = b[opSize:] {
-			if err := f(i, opFrom(b)); err != nil {
+			o = opFrom(b)
+			if err := f(i, &o); err != nil {
 				return err
 			}
 			i++
