@@ -457,7 +457,8 @@ func (c *Conn) frameSize(header []byte) (int, error) {
 	if more := c.opt.FrameLimit(call.Name); more > limit {
 		limit = more
 	}
-	n, err = ParseFrameHeader(header, limit)
+	// start begins with the header, which may lie elsewhere by now.
+	n, err = ParseFrameHeader(start, limit)
 	if errors.As(err, &tooLarge) {
 		err = fmt.Errorf("message %q: %w", call.Name, err)
 	}

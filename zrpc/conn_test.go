@@ -377,6 +377,30 @@ func TestFrameLimits(t *testing.T) {
 	}
 }
 
+// TestFrameLimitAnywhere sends a frame that only its name allows behind a small
+// one, in one write, so that its header is anywhere in what has been received.
+func TestFrameLimitAnywhere(t *testing.T) {
+	opt := Options{MaxFrame: 2 * readBuffer, FrameLimit: func([]byte) int { return 4 * readBuffer }}
+	for _, enc := range []Encoding{Pickle, Msgpack} {
+		for before := range readBuffer + 10 {
+			c, w := onPipe(t, enc, opt, handlerFunc(echo))
+			go func() {
+				var b []byte
+				for _, payload := range [][]byte{w.call(int64(1), "ping", make([]byte, before)), w.call(int64(2), "store", bytes.Repeat([]byte{'a'}, 3*readBuffer))} {
+					b = append(AppendFrameHeader(b, len(payload)), payload...)
+				}
+				_, _ = w.nc.Write(b)
+			}()
+			for id := int64(1); id <= 2; id++ {
+				if got, err := w.read(); err != nil || got.ID != Value(id) {
+					t.Fatalf("%v, %d bytes before it: reply %d is %v, %v; ended for %v", enc, before, id, got.ID, err, c.Err())
+				}
+			}
+			c.Close()
+		}
+	}
+}
+
 // TestFrameLimitSmallerThanTheLook announces a frame that is too large, and
 // sends no more than that frame.
 func TestFrameLimitSmallerThanTheLook(t *testing.T) {
