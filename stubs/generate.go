@@ -284,7 +284,8 @@ func writeHook(w *bytes.Buffer, stub string, m *method) {
 		stub, m.Name, m.params(), m.Result.Type, m.Wire)
 	writeArgs(w, m)
 	fmt.Fprintf(w, "var failed error\np.Hook = func(r *zrpc.Reply) {\nvar v %s\nif failed = FromRemote(r.Err()); failed == nil {\nv, failed = result%s(r)\n}\nhook(v, failed)\n}\n", m.Result.Type, m.Name)
-	fmt.Fprint(w, "r, err := s.conn.AwaitHooked(ctx, m, p)\nif err != nil { return FromRemote(err) }\nr.Release()\nreturn failed\n}\n\n")
+	fmt.Fprint(w, "r, err := s.conn.AwaitHooked(ctx, m, p)\nif err != nil { return FromRemote(err) }\n"+
+		"if !r.Exception { // else failed has parts of it\nr.Release()\n}\nreturn failed\n}\n\n")
 }
 
 func writeDispatcher(w *bytes.Buffer, iface string, methods []method) {

@@ -340,6 +340,16 @@ func TestHooks(t *testing.T) {
 		if err := stub.TpcFinishHook(bg, txn1, func(v OptionalTID, _ error) { tid = v }); err != nil || tid != SomeTID(tid2) {
 			t.Errorf("%v: %v, %v", enc, tid, err)
 		}
+		// The error outlives the message that brought it, and those after it.
+		rec.err, rec.result = &zeolite.NotFoundError{OID: oid1}, []byte(nil)
+		err := stub.LoadBeforeHook(bg, oid1, tid2, func(zeolite.Revision, error) {})
+		rec.err = &zeolite.NotFoundError{OID: oid1 + 1}
+		for range 20 {
+			_ = stub.LoadBeforeHook(bg, oid1, tid2, func(zeolite.Revision, error) {})
+		}
+		if class, state := ToRemote(err); class != classPOSKeyError || show([]any{state}) != show([]any{zrpc.Tuple{oid1.Bytes()}}) {
+			t.Errorf("%v: passed on as %s %v", enc, class, state)
+		}
 		conn.Close()
 		hook = func(zeolite.Revision, error) { t.Error("a hook is called without a reply") }
 		if err := stub.LoadBeforeHook(bg, oid1, tid2, hook); !errors.As(err, new(*zrpc.ConnError)) {

@@ -195,7 +195,9 @@ func (s *StorageServerStub) LoadBeforeHook(ctx context.Context, oid zeolite.OID,
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
+	if !r.Exception { // else failed has parts of it
+		r.Release()
+	}
 	return failed
 }
 
@@ -548,7 +550,9 @@ func (s *StorageServerStub) TpcFinishHook(ctx context.Context, id TxnID, hook fu
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
+	if !r.Exception { // else failed has parts of it
+		r.Release()
+	}
 	return failed
 }
 
@@ -797,7 +801,9 @@ func (s *StorageServerStub) LoadManyHook(ctx context.Context, oids []zeolite.OID
 	if err != nil {
 		return FromRemote(err)
 	}
-	r.Release()
+	if !r.Exception { // else failed has parts of it
+		r.Release()
+	}
 	return failed
 }
 
