@@ -48,10 +48,10 @@ func (s *Storage) dial(ctx context.Context, addr string) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The handshake ends with the context, too.
-	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	// The handshake ends with the context, too. (It sets deadlines itself.)
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	enc, tnc, err := s.shakeHands(ctx, nc, address)
-	if !stop() && err == nil {
+	if !stop() {
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -134,14 +134,14 @@ func (l *link) heartbeat() {
 	interval := l.s.opt.Heartbeat
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	heard := l.conn.Received()
+	heard := l.conn.Heard()
 	for {
 		select {
 		case <-l.conn.Done():
 			return
 		case <-ticker.C:
 		}
-		if now := l.conn.Received(); now != heard {
+		if now := l.conn.Heard(); now != heard {
 			heard = now
 			continue
 		}
@@ -149,7 +149,7 @@ func (l *link) heartbeat() {
 		err := l.stub.Ping(ctx)
 		cancel()
 		// Python's server answers behind a whole blob: any sign of life will do.
-		now := l.conn.Received()
+		now := l.conn.Heard()
 		if errors.Is(err, context.DeadlineExceeded) && now == heard {
 			l.conn.End(errSilent)
 			return

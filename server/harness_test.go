@@ -174,6 +174,20 @@ type peer struct {
 	early []message
 }
 
+// session is the server's side of the connection.
+func (p *peer) session() *session {
+	s := p.server.Server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for se := range s.sessions {
+		if se.conn.RemoteAddr().String() == p.nc.LocalAddr().String() {
+			return se
+		}
+	}
+	p.t.Fatal("the server does not know this connection")
+	return nil
+}
+
 // dialRaw connects without a handshake.
 func (s *testServer) dialRaw(t testing.TB, enc zrpc.Encoding) *peer {
 	t.Helper()

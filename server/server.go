@@ -44,11 +44,12 @@ type Limits struct {
 	MaxRecord int
 	// MaxMessage is the largest message of any other kind, in bytes (1 MiB).
 	MaxMessage int
-	// Outbox is how many bytes of replies and invalidations may wait for a
-	// client that does not read, before it is disconnected (64 MiB).
+	// Outbox is how many bytes of invalidations may wait for a client that does
+	// not read, before it is disconnected (64 MiB).
 	Outbox int
 	// Unread is how many bytes of replies may wait for a client before no more
-	// of its calls are looked at (1 MiB).
+	// of its calls are looked at (1 MiB); those of calls that Workers run are
+	// added to them.
 	Unread int
 	// TransactionMemory is how many bytes of records of a transaction are kept
 	// in memory before they go to a temporary file (1 MiB); what else there is

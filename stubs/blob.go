@@ -100,6 +100,9 @@ func NewBlobDownload(call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int
 	return &BlobDownload{call: call, oid: oid, tid: tid, ahead: readAhead{open: open, from: from, off: from}, done: done}
 }
 
+// Held follows zrpc.Holder.
+func (b *BlobDownload) Held() int { return b.call.Size() }
+
 // SetWake follows zrpc.Waker.
 func (b *BlobDownload) SetWake(wake func()) { b.ahead.wake = wake }
 

@@ -186,8 +186,8 @@ func (r *Reply) Err() error {
 // Pending is a call on its way: made by BeginCall, ended by Await.
 type Pending struct {
 	// Hook, if set, is called with the reply by the reading goroutine, in
-	// the order in which messages arrived, before Await returns. It must be
-	// quick, and must leave the Value as it found it: by decoding a copy.
+	// the order in which messages arrived, before AwaitHooked returns. It must be
+	// quick; it may read the Value, of which nothing is left for others then.
 	Hook func(*Reply)
 
 	id    int64

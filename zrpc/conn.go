@@ -32,8 +32,9 @@ type Options struct {
 	MaxBulk int
 	// Limits bound the general values in messages.
 	Limits Limits
-	// OutboxLimit is how many bytes of ordinary messages may wait for a peer
-	// that does not read; one more ends the connection with ErrSlowPeer.
+	// OutboxLimit is how many bytes of ordinary messages that are no replies may
+	// wait for a peer that does not read; one more ends the connection with
+	// ErrSlowPeer. What bounds replies is PauseReads.
 	OutboxLimit int
 	// PauseReads, if not 0, stops reading while at least so many bytes wait
 	// to be sent: the peer gets no more work done than it takes results. A
@@ -108,7 +109,16 @@ type Conn struct {
 	frame   atomic.Int64 // MaxFrame and MaxBulk, which may change
 	bulk    atomic.Int64
 
-	received atomic.Int64 // frames
+	arrived atomic.Int64 // bytes
+}
+
+// arrivals is what arrives on a connection, counted.
+type arrivals Conn
+
+func (a *arrivals) Read(b []byte) (int, error) {
+	n, err := a.nc.Read(b)
+	a.arrived.Add(int64(n))
+	return n, err
 }
 
 // NewConn makes a connection of one whose handshake is done. Start starts it.
@@ -118,10 +128,10 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 		nc:      nc,
 		enc:     enc,
 		opt:     opt,
-		in:      bufio.NewReaderSize(nc, readBuffer),
 		done:    make(chan struct{}),
 		pending: map[int64]*Pending{},
 	}
+	c.in = bufio.NewReaderSize((*arrivals)(c), readBuffer)
 	c.SetMaxFrame(opt.MaxFrame, opt.MaxBulk)
 	c.out.init(opt.OutboxLimit)
 	c.direct = newDirectWriter(nc)
@@ -157,9 +167,10 @@ func (c *Conn) Encoding() Encoding { return c.enc }
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
-// Received returns the number of frames that have arrived since the handshake:
-// while it grows, the peer is there.
-func (c *Conn) Received() int64 { return c.received.Load() }
+// Heard returns a number that grows while the peer is there: with what arrives,
+// also of a message that is not complete yet, and with what it takes of a batch
+// of messages that is long under way.
+func (c *Conn) Heard() int64 { return c.arrived.Load() + c.out.took.Load() }
 
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }
@@ -192,7 +203,6 @@ func (c *Conn) End(reason error) {
 	c.mu.Unlock()
 
 	c.out.end()
-	c.nc.Close()
 	close(c.done)
 	for _, p := range pending {
 		p.reply <- nil
@@ -200,6 +210,9 @@ func (c *Conn) End(reason error) {
 	if c.opt.Ended != nil {
 		go c.opt.Ended()
 	}
+	// It may wait: for the disk that sendfile reads from, or until TLS has said
+	// goodbye. Who reads the connection comes back when it is closed.
+	go c.nc.Close()
 }
 
 // Close ends the connection and waits until its goroutines are gone. It must
@@ -367,7 +380,6 @@ func (c *Conn) readAll(reader int64) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(1)
 		call := newCall(c, buf)
 		if err := call.decodeHeader(c.opt.Limits); err != nil {
 			call.Release()

@@ -9,7 +9,7 @@ import (
 )
 
 // directWriter writes to a socket as far as it can without waiting. It is used
-// by the reading goroutine of a connection, while nobody else writes.
+// by one goroutine at a time, in push, while nobody else writes.
 type directWriter struct {
 	raw syscall.RawConn
 	try func(fd uintptr) bool // made once, since it would be allocated for each write

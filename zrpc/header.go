@@ -36,6 +36,7 @@ func (id *MsgID) encode(e *Encoder) {
 
 // begin starts a reply.
 func (m *Message) begin(id MsgID, flag int64, name string) {
+	m.reply = true
 	m.Start()
 	m.Tuple(4)
 	id.encode(&m.Encoder)

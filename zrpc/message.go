@@ -33,6 +33,7 @@ type Message struct {
 	bodyAt int // where in Buf the body goes, if it is not empty
 	near   bool
 	join   bool
+	reply  bool
 	// release, if set, is called when the body has been sent or dropped.
 	release func()
 }

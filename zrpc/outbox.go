@@ -49,9 +49,16 @@ const (
 // more wait. It bounds the files and chunks that one client keeps open.
 const maxTurns = 8
 
-// streamCost is what a queued stream counts for in the outbox's bytes, so that
-// a client cannot queue streams without end.
+// streamCost is what a queued stream counts for in the outbox's bytes, with what
+// it holds, so that a client cannot queue streams without end.
 const streamCost = 1 << 10
+
+// Holder is a MessageIterator that keeps memory while it is queued, as the call
+// that it answers.
+type Holder interface {
+	// Held returns how many bytes that are, before the first Next.
+	Held() int
+}
 
 // joinLimit is the size up to which messages are copied together into one
 // buffer for writing; larger ones are written from where they are.
@@ -62,14 +69,16 @@ const holdLimit = 64 << 10
 
 type stream struct {
 	it     MessageIterator
+	cost   int
 	parked bool // Next said ErrNotReady
 	woken  bool // wake was called since Next was
 }
 
-// outbox holds what a connection has to send. Any goroutine may put into it;
-// the writing goroutine alone takes from it.
+// outbox holds what a connection has to send. Any goroutine may put into it; the
+// writing goroutine takes from it, or one in push (push.go).
 type outbox struct {
 	sent atomic.Int64 // bytes that were given to the connection
+	took atomic.Int64 // bytes that the peer's side took, of batches that are long under way
 
 	mu    sync.Mutex
 	more  sync.Cond // for the writer: something to send
@@ -87,10 +96,12 @@ type outbox struct {
 	// Ordinary messages, encoded: joined holds small ones back to back and
 	// is the last element of parts while it grows.
 	parts  []part
-	queued int // bytes of ordinary messages not yet written
-	limit  int // of queued
-	posted int64
-	taken  int64 // the messages that the writer has taken, of those posted
+	queued int // bytes of ordinary messages not yet written, and of queued streams
+	// unasked are those of queued that are no replies. They have a limit: of
+	// replies there are no more than the calls that are read (waitBelow).
+	unasked, limit int
+	posted         int64
+	taken          int64 // the messages that the writer has taken, of those posted
 
 	turns   []*stream // InTurns, under way
 	waiting []*stream // InTurns, not yet under way
@@ -101,9 +112,10 @@ type outbox struct {
 // part is a piece of the queue: a buffer of joined messages, one message, or
 // the bytes of one that several connections share.
 type part struct {
-	joined *Buffer
-	m      *Message
-	shared []byte
+	joined  *Buffer
+	m       *Message
+	shared  []byte
+	unasked int // bytes that are no replies
 }
 
 func (o *outbox) init(limit int) {
@@ -112,7 +124,7 @@ func (o *outbox) init(limit int) {
 }
 
 // put queues an ordinary message. It answers the message's number, counted
-// from 1, and false if the outbox has ended or is full; m is consumed anyway.
+// from 1; it fails if the outbox has ended or is full. m is consumed anyway.
 func (o *outbox) put(m *Message) (int64, error) {
 	m.seal()
 	o.mu.Lock()
@@ -126,24 +138,38 @@ var errOutboxEnded = errors.New("outbox has ended")
 
 // add queues an ordinary message, and tells nobody.
 func (o *outbox) add(m *Message) (int64, error) {
-	n := m.size()
-	if o.ended {
-		m.free()
-		return 0, errOutboxEnded
+	n, unasked := m.size(), 0
+	if !m.reply {
+		unasked = n
 	}
-	// A message is always taken when nothing else waits, whatever its size.
-	if o.queued > 0 && o.queued+n > o.limit {
+	if err := o.admit(n, unasked); err != nil {
 		m.free()
-		return 0, ErrSlowPeer
+		return 0, err
 	}
-	o.queued += n
-	o.posted++
 	if n <= joinLimit && m.body.File == nil {
-		o.join(m, n)
+		p := o.joinable(n)
+		p.joined.B = append(append(append(p.joined.B, m.head()...), m.body.Bytes...), m.tail()...)
+		p.unasked += unasked
+		m.free()
 	} else {
-		o.parts = append(o.parts, part{m: m})
+		o.parts = append(o.parts, part{m: m, unasked: unasked})
 	}
 	return o.posted, nil
+}
+
+// admit counts an ordinary message of n bytes, or refuses it.
+func (o *outbox) admit(n, unasked int) error {
+	if o.ended {
+		return errOutboxEnded
+	}
+	// One is always taken when no other waits, whatever its size.
+	if unasked > 0 && o.unasked > 0 && o.unasked+unasked > o.limit {
+		return ErrSlowPeer
+	}
+	o.queued += n
+	o.unasked += unasked
+	o.posted++
+	return nil
 }
 
 // signal tells the writing goroutine that an ordinary message waits. Whoever
@@ -160,54 +186,46 @@ func (o *outbox) putFrame(frame []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := len(frame)
-	switch {
-	case o.ended:
-		return errOutboxEnded
-	case o.queued > 0 && o.queued+n > o.limit:
-		return ErrSlowPeer
-	case n <= joinLimit:
-		b := o.joinable(n)
-		b.B = append(b.B, frame...)
-	default:
-		o.parts = append(o.parts, part{shared: frame})
+	if err := o.admit(n, n); err != nil {
+		return err
 	}
-	o.queued += n
-	o.posted++
+	if n <= joinLimit {
+		p := o.joinable(n)
+		p.joined.B = append(p.joined.B, frame...)
+		p.unasked += n
+	} else {
+		o.parts = append(o.parts, part{shared: frame, unasked: n})
+	}
 	o.signal()
 	return nil
 }
 
-func (o *outbox) join(m *Message, n int) {
-	b := o.joinable(n)
-	b.B = append(append(append(b.B, m.head()...), m.body.Bytes...), m.tail()...)
-	m.free()
-}
-
-// joinable returns the buffer at the end of the queue, with room for n bytes.
-func (o *outbox) joinable(n int) *Buffer {
-	var b *Buffer
+// joinable returns the part at the end of the queue, with a buffer that has room
+// for n bytes.
+func (o *outbox) joinable(n int) *part {
 	if k := len(o.parts); k > 0 {
-		if last := o.parts[k-1].joined; last != nil && len(last.B)+n <= cap(last.B) {
-			b = last
+		if last := &o.parts[k-1]; last.joined != nil && len(last.joined.B)+n <= cap(last.joined.B) {
+			return last
 		}
 	}
-	if b == nil {
-		// The first buffer is small, since mostly one message waits; those
-		// behind it are large, since then a burst is under way.
-		size := n
-		if len(o.parts) > 0 || o.held {
-			size = holdLimit
-		}
-		b = GetBuffer(size)
-		b.B = b.B[:0]
-		o.parts = append(o.parts, part{joined: b})
+	// The first buffer is small, since mostly one message waits; those behind it
+	// are large, since then a burst is under way.
+	size := n
+	if len(o.parts) > 0 || o.held {
+		size = holdLimit
 	}
-	return b
+	b := GetBuffer(size)
+	b.B = b.B[:0]
+	o.parts = append(o.parts, part{joined: b})
+	return &o.parts[len(o.parts)-1]
 }
 
 // stream queues a stream. If the outbox has ended the iterator is closed.
 func (o *outbox) stream(it MessageIterator, lane Lane) bool {
-	st := &stream{it: it}
+	st := &stream{it: it, cost: streamCost}
+	if h, ok := it.(Holder); ok {
+		st.cost += h.Held()
+	}
 	if w, ok := it.(Waker); ok {
 		w.SetWake(func() { o.wake(st) })
 	}
@@ -217,7 +235,7 @@ func (o *outbox) stream(it MessageIterator, lane Lane) bool {
 		it.Close()
 		return false
 	}
-	o.queued += streamCost
+	o.queued += st.cost
 	switch {
 	case lane == OneByOne:
 		o.series = append(o.series, st)
@@ -342,18 +360,19 @@ func (o *outbox) remove(st *stream) {
 			break
 		}
 	}
-	o.wroteLocked(streamCost)
+	o.wroteLocked(st.cost, 0)
 }
 
-// wrote counts n bytes as sent.
-func (o *outbox) wrote(n int) {
+// wrote counts n bytes as sent, some of them unasked.
+func (o *outbox) wrote(n, unasked int) {
 	o.mu.Lock()
-	o.wroteLocked(n)
+	o.wroteLocked(n, unasked)
 	o.mu.Unlock()
 }
 
-func (o *outbox) wroteLocked(n int) {
+func (o *outbox) wroteLocked(n, unasked int) {
 	o.queued -= n
+	o.unasked -= unasked
 	o.room.Broadcast()
 }
 

@@ -47,7 +47,7 @@ func BenchmarkOutbox(b *testing.B) {
 				for _, p := range parts {
 					p.free()
 				}
-				o.wrote(o.queued)
+				o.wrote(o.queued, o.unasked)
 			}
 		})
 	}

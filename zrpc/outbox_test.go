@@ -413,68 +413,6 @@ func TestStreamsRaceWithTheEnd(t *testing.T) {
 	}
 }
 
-func TestOutboxLimit(t *testing.T) {
-	frame, err := Frame(Pickle, "frame", func(e *Encoder) { e.Tuple(1); e.Int(0); e.EndTuple(1) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, post := range map[string]func(c *Conn) error{
-		"message": func(c *Conn) error { return c.Send(sendOf(c, "frame", 0)) },
-		"frame":   func(c *Conn) error { return c.PostFrame(frame) },
-		"gated": func(c *Conn) error {
-			m := sendOf(c, "frame", 0)
-			m.End()
-			c.PostIf(m, new(atomic.Uint64), 0)
-			return c.Err()
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				const fits = 5
-				c, w := onPipe(t, Pickle, Options{OutboxLimit: fits * len(frame)}, noCalls(t))
-				for round := range 3 {
-					for i := range fits {
-						if err := post(c); err != nil {
-							t.Fatalf("round %d, message %d: %v", round, i, err)
-						}
-					}
-					for range fits {
-						w.expect("frame0")
-					}
-					synctest.Wait()
-					if c.Queued() != 0 {
-						t.Errorf("%d bytes are queued after all was read", c.Queued())
-					}
-				}
-				for range fits {
-					_ = post(c)
-				}
-				if c.Err() != nil {
-					t.Fatalf("ended within the limit: %v", c.Err())
-				}
-				if err := post(c); err != ErrSlowPeer {
-					t.Errorf("beyond the limit: %v", err)
-				}
-				<-c.Done()
-				if c.Err() != ErrSlowPeer {
-					t.Errorf("ended for %v", c.Err())
-				}
-			})
-		})
-	}
-	// A single message may be larger than the limit.
-	synctest.Test(t, func(t *testing.T) {
-		c, w := onPipe(t, Pickle, Options{OutboxLimit: 10}, noCalls(t))
-		for range 3 {
-			if err := c.PostFrame(frame); err != nil {
-				t.Fatal(err)
-			}
-			w.expect("frame0")
-			synctest.Wait()
-		}
-	})
-}
-
 func TestWaitRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := blocked(t, Options{})

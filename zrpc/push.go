@@ -61,8 +61,7 @@ func (o *outbox) flush(direct *directWriter) error {
 
 // push sends what waits in the calling goroutine, with writes that do not
 // block, if that is all there is to do; what is left is for the writing
-// goroutine. It saves waking that up, which costs more than the write. Nothing
-// is pushed past a hold.
+// goroutine. While a hold lasts it sends nothing.
 func (o *outbox) push(direct *directWriter) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -99,7 +98,8 @@ func (o *outbox) pushLocked(direct *directWriter) error {
 // pushOne writes the one buffer that waits. It is not whole if there was room
 // for the beginning only.
 func (o *outbox) pushOne(direct *directWriter) (whole bool, err error) {
-	b := o.parts[0].joined
+	p := o.parts[0]
+	b := p.joined
 	o.parts[0] = part{}
 	o.parts = o.parts[:0]
 	o.taken = o.posted
@@ -109,13 +109,14 @@ func (o *outbox) pushOne(direct *directWriter) (whole bool, err error) {
 	o.sent.Add(int64(n))
 	o.mu.Lock()
 	o.flushing = false
-	o.wroteLocked(n)
 	whole = n == len(b.B)
 	if !whole && err == nil {
 		b.B = b.B[:copy(b.B, b.B[n:])]
-		o.parts = slices.Insert(o.parts, 0, part{joined: b})
+		o.parts = slices.Insert(o.parts, 0, p)
+		p.unasked = 0 // until all of it is written
 	} else {
 		b.Release()
 	}
+	o.wroteLocked(n, p.unasked)
 	return whole, err
 }

@@ -90,9 +90,10 @@ func (w *writer) step(st *stream) error {
 // writeParts sends all parts in one system call, as far as they are in memory.
 func (w *writer) writeParts(parts []part) error {
 	var err error
-	n := 0
+	n, unasked := 0, 0
 	w.bufs = w.bufs[:0]
 	for _, p := range parts {
+		unasked += p.unasked
 		switch {
 		case p.joined != nil:
 			n += len(p.joined.B)
@@ -126,7 +127,7 @@ func (w *writer) writeParts(parts []part) error {
 		parts[i] = part{}
 	}
 	w.out.sent.Add(int64(n))
-	w.out.wrote(n)
+	w.out.wrote(n, unasked)
 	return err
 }
 
@@ -140,16 +141,47 @@ func (w *writer) flush() error {
 	case 0:
 		return nil
 	case 1:
+		if len(w.bufs[0]) > writeAtOnce {
+			break
+		}
 		_, err := w.nc.Write(w.bufs[0])
 		w.bufs = w.bufs[:0]
 		return err
 	}
-	// WriteTo consumes the slice it is called on; keep ours.
+	// What is written consumes the slice; keep ours.
 	all := w.bufs
-	_, err := w.bufs.WriteTo(w.nc)
+	err := w.writeBufs()
 	clear(all)
 	w.bufs = all[:0]
 	return err
+}
+
+// writeAtOnce is how much is written before it is said how far a batch is.
+const writeAtOnce = 1 << 20
+
+// writeBufs writes bufs.
+func (w *writer) writeBufs() error {
+	for {
+		k, n := 0, 0
+		for k < len(w.bufs) && n+len(w.bufs[k]) <= writeAtOnce {
+			n += len(w.bufs[k])
+			k++
+		}
+		if k == len(w.bufs) {
+			_, err := w.bufs.WriteTo(w.nc)
+			return err
+		}
+		some := w.bufs[:k]
+		if k == 0 {
+			some, n = net.Buffers{w.bufs[0][:writeAtOnce]}, writeAtOnce
+			w.bufs[0] = w.bufs[0][writeAtOnce:]
+		}
+		if _, err := some.WriteTo(w.nc); err != nil {
+			return err
+		}
+		w.bufs = w.bufs[k:]
+		w.out.took.Add(int64(n))
+	}
 }
 
 // writeMessage sends one message. If its body is in a file, that is done by

@@ -14,7 +14,7 @@ import (
 func limitFlags(fs *flag.FlagSet, l *server.Limits) {
 	fs.Var((*size)(&l.MaxRecord), "max-record", "refuse a record, or a piece of a blob, of more than `SIZE` (default 256MiB)")
 	fs.Var((*size)(&l.MaxMessage), "max-message", "refuse any other message of more than `SIZE` (default 1MiB)")
-	fs.Var((*size)(&l.Outbox), "max-outbox", "disconnect a client for which more than `SIZE` waits that it does not read (default 64MiB)")
+	fs.Var((*size)(&l.Outbox), "max-outbox", "disconnect a client for which more than `SIZE` of invalidations waits that it does not read (default 64MiB)")
 	fs.Var((*size)(&l.TransactionMemory), "transaction-memory", "keep up to `SIZE` of a transaction in memory, more in a temporary file (default 1MiB)")
 	fs.IntVar(&l.Invalidations, "max-invalidations", 0, "let a client drop its cache rather than verify it if more than `N` objects changed (default 100000)")
 }
