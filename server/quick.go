@@ -16,6 +16,9 @@ const quickRecord = 20 << 10
 // loadNow answers a loadBefore in the goroutine that reads the connection, if
 // the storage need not wait for it. Else the call is as it was.
 func (s *session) loadNow(call *zrpc.Call) (done bool) {
+	if call.Args.InTree() {
+		return false // what was read could not be read again
+	}
 	done = true // also if it panics
 	defer s.contain()
 	s.conn.Hold()

@@ -139,6 +139,9 @@ func (d *Decoder) Fallback() bool {
 	return true
 }
 
+// InTree tells whether Fallback was called: a copy would not be apart then.
+func (d *Decoder) InTree() bool { return d.tree != nil }
+
 // fail records the first error and makes all that follows miss.
 func (d *Decoder) fail(err error) {
 	if d.err == nil {
