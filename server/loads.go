@@ -70,13 +70,27 @@ func (s *session) LoadMany(context.Context, []zeolite.OID, zeolite.TID) ([]stubs
 }
 
 // loadManyBytes is how many bytes of records a reply to loadMany may have
-// before it stops short.
-const loadManyBytes = 1 << 20
+// before it stops short, and loadManyMost how many entries.
+const (
+	loadManyBytes = 1 << 20
+	loadManyMost  = 1000
+)
 
-// RespondLoadMany loads and queues the reply by the rules, for all objects.
+// RespondLoadMany loads and queues the reply by the rules, for all objects or
+// the first of them.
 func (s *session) RespondLoadMany(ctx context.Context, call *zrpc.Call, oids []zeolite.OID, before zeolite.TID) {
+	oids = oids[:min(len(oids), loadManyMost)]
 	s.counters.loads.Add(int64(len(oids)))
+	tries := 0
 	s.replyInOrder(call, func() *zrpc.Message {
+		switch tries++; {
+		case tries > optimisticLoads:
+			// Publishing is held up: that must not take longer than one load.
+			oids = oids[:min(len(oids), 1)]
+		case tries > 1:
+			// Fewer are more likely to be loaded before the next is published.
+			oids = oids[:(len(oids)+9)/10]
+		}
 		loaded, err := s.loadMany(ctx, oids, before)
 		if err != nil {
 			s.logError("loadMany", err)
