@@ -170,7 +170,8 @@ func (s *session) LastTransaction(context.Context) (zeolite.TID, error) {
 	return s.publisher.lastTID(), nil
 }
 
-// GetInvalidations answers from what is stored, for any tid.
+// GetInvalidations answers from what is stored, for any tid that the options
+// allow.
 func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stubs.Invalidations, error) {
 	// Whatever is published later than this is sent to the client as an
 	// invalidation of its own.
@@ -179,9 +180,8 @@ func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stu
 	if since >= last {
 		return inv, nil
 	}
-	if age := s.opt.InvalidationAge; age > 0 && time.Since(since.Time()) > age {
-		return nil, nil
-	}
+	old := s.opt.InvalidationAge > 0 && time.Since(since.Time()) > s.opt.InvalidationAge
+	followed := 0
 	seen := map[zeolite.OID]struct{}{}
 	for change, err := range s.storage.Changes(ctx, since) {
 		if err != nil {
@@ -189,6 +189,9 @@ func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stu
 		}
 		if change.TID > last {
 			break
+		}
+		if followed++; old && followed > s.opt.InvalidationQueueSize {
+			return nil, nil
 		}
 		for _, oid := range change.OIDs {
 			seen[oid] = struct{}{}

@@ -296,4 +296,16 @@ func TestTrap09_GetInvalidations(t *testing.T) {
 			t.Error("up to date: None")
 		}
 	})
+	t.Run("age and queue", func(t *testing.T) {
+		s := startServer(t, newMemory(t), Options{InvalidationAge: time.Hour, InvalidationQueueSize: 2})
+		p := s.connect(t, zrpc.Pickle)
+		old := zeolite.TIDFromTime(time.Now().Add(-60 * time.Hour))
+		for i, known := range []bool{true, true, false} {
+			p.commit(zeolite.OID(i+1), 0, record("x"))
+			v := p.call("getInvalidations", old)
+			if (v != nil) != known || known && len(tupleOf(t, tupleOf(t, v)[1])) != i+1 {
+				t.Errorf("%d transactions after a weekend: %v", i+1, v)
+			}
+		}
+	})
 }

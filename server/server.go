@@ -26,9 +26,12 @@ type Options struct {
 	// gets its commit locks until it finishes; it is disconnected then. 0
 	// means no bound.
 	TransactionTimeout time.Duration
-	// InvalidationAge bounds how old a client's cache may be to be verified by
-	// getInvalidations; 0 means any age.
+	// InvalidationAge bounds how old the last transaction that a client has seen
+	// may be for getInvalidations to tell what changed since; 0 means any age.
 	InvalidationAge time.Duration
+	// InvalidationQueueSize is how many transactions may have followed one that
+	// is older, and it is told all the same.
+	InvalidationQueueSize int
 	// Limits bound what clients can ask for.
 	Limits Limits
 	// TLS, if set, is the configuration of every connection.

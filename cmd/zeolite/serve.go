@@ -190,11 +190,12 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	defer stop()
 
 	opt := server.Options{
-		ReadOnly:           cfg.ZEO.ReadOnly,
-		TransactionTimeout: cfg.ZEO.TransactionTimeout,
-		InvalidationAge:    cfg.ZEO.InvalidationAge,
-		Limits:             f.limits,
-		Logger:             log,
+		ReadOnly:              cfg.ZEO.ReadOnly,
+		TransactionTimeout:    cfg.ZEO.TransactionTimeout,
+		InvalidationAge:       cfg.ZEO.InvalidationAge,
+		InvalidationQueueSize: cfg.ZEO.InvalidationQueueSize,
+		Limits:                f.limits,
+		Logger:                log,
 	}
 	if cfg.ZEO.Msgpack {
 		opt.Encoding = zrpc.Msgpack

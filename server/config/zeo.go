@@ -10,10 +10,12 @@ type ZEO struct {
 	Address  Address
 	ReadOnly bool // refuse writes, whatever the storages allow
 	// InvalidationQueueSize is the number of last transactions whose
-	// invalidations are kept for clients that come back, default 100.
+	// invalidations clients that come back are told in any case, default
+	// 100. It only counts beside InvalidationAge.
 	InvalidationQueueSize int
-	// InvalidationAge, if not 0, is how long a client may have been away
-	// and be sent invalidations from the transaction log.
+	// InvalidationAge, if not 0, is how old the last transaction that a
+	// client has seen may be for it to be told of more. Without it the
+	// client is told of all, where ZEO tells of the queue alone.
 	InvalidationAge time.Duration
 	// TransactionTimeout, if not 0, is how long a client may hold the
 	// commit lock before it is disconnected.
@@ -22,7 +24,8 @@ type ZEO struct {
 	// It defaults to $INSTANCE_HOME/var/ZEO.pid if INSTANCE_HOME is set,
 	// and is empty if the server is read-only.
 	PIDFilename string
-	// ClientConflictResolution says that clients resolve conflicts.
+	// ClientConflictResolution says that clients resolve conflicts; here
+	// they always do.
 	ClientConflictResolution bool
 	// Msgpack says to announce the msgpack encoding. It defaults to whether
 	// the environment has a ZEO_MSGPACK that is not empty.
@@ -47,7 +50,8 @@ const dynamic = "DYNAMIC"
 
 const reasonPassword = "it names a Python function; use a key file without a password"
 
-// zeo decodes <zeo>. All of its keys are honoured.
+// zeo decodes <zeo>. All of its keys are honoured but client-conflict-resolution:
+// conflicts are always resolved by clients.
 func (d *decoder) zeo(s *section) ZEO {
 	z := ZEO{InvalidationQueueSize: 100}
 	if v, _ := d.loader.lookupEnv("ZEO_MSGPACK"); v != "" {
