@@ -74,7 +74,7 @@ func serve(args []string) error {
 	fs.StringVar(&f.file, "f", "", "serve the database `FILE` (default data/Data.fs); created if absent")
 	fs.StringVar(&f.blobs, "b", "", "keep blobs in `DIR` (default data/blobs if -f is not given, else none)")
 	fs.StringVar(&f.pidFile, "pid-file", "", "write the process id to `FILE`")
-	fs.BoolVar(&f.msgpack, "msgpack", os.Getenv("ZEO_MSGPACK") != "", "offer clients the msgpack encoding rather than pickle")
+	fs.BoolVar(&f.msgpack, "msgpack", false, "offer clients the msgpack encoding rather than pickle, as ZEO_MSGPACK in the environment does")
 	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
 	fs.BoolVar(&f.noWAL, "no-wal", false, "commit with two syncs of Data.fs instead of a write-ahead log beside it: slower, but after a power failure programs other than zeolite can be the first to open the file")
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
