@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -89,5 +90,37 @@ func TestConflictsFoundByVote(t *testing.T) {
 		}
 		storage.on("vote", nil)
 		p.commit(oids[1], tid, record("goes on"))
+	})
+}
+
+// TestConflictsOfManyBytes votes with more conflicts than a reply is to hold: the
+// client resolves what it is told, and is told the rest when it votes again.
+func TestConflictsOfManyBytes(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		s := startServer(t, newMemory(t), Options{})
+		p := s.connect(t, enc)
+		for i := range 5 {
+			p.commit(zeolite.OID(i+1), 0, record("theirs"))
+		}
+		large := bytes.Repeat([]byte("x"), conflictBytes*2/5)
+		id := p.tpcBegin()
+		for i := range 5 {
+			p.store(id, zeolite.OID(i+1), 7, large)
+		}
+		for _, want := range []int{2, 2, 1, 0} {
+			got := tupleOf(t, p.call("vote", id))
+			if len(got) != want {
+				t.Fatalf("%d conflicts, want %d", len(got), want)
+			}
+			for _, c := range got {
+				oid, _ := dictOf(t, c).Get("oid")
+				serials, _ := dictOf(t, c).Get("serials")
+				p.store(id, oidOf(t, oid), tidOf(t, tupleOf(t, serials)[0]), large)
+			}
+		}
+		tid := p.finish(id)
+		for i := range 5 {
+			p.assertLoads(zeolite.OID(i+1), tid, large)
+		}
 	})
 }

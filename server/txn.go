@@ -324,12 +324,25 @@ func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err 
 	return len(conflicts) > 0, nil
 }
 
+// conflictBytes is how many bytes a reply to vote may have before it stops short,
+// and conflictCost what a conflict takes of them beside its record, roughly.
+const (
+	conflictBytes = 16 << 20
+	conflictCost  = 256
+)
+
 // report puts the conflicts into the result, in the order in which the objects
-// were stored.
+// were stored. All but the first that do not fit are left to the client's next
+// vote, which meets them again.
 func (r *replay) report() error {
+	size := 0
 	return r.t.log.Each(func(i int, o *spool.Op) error {
 		c := r.conflicts[o.OID]
 		if c == nil || r.stores[o.OID] != i {
+			return nil
+		}
+		size += o.Size + conflictCost
+		if size > conflictBytes && len(r.result.Conflicts) > 0 {
 			return nil
 		}
 		data, err := r.t.log.Record(o)
