@@ -37,8 +37,8 @@ type Options struct {
 	// MaxStreams is how many blobs are sent at once; further requests are
 	// answered 503 (256).
 	MaxStreams int
-	// Stall is how long a client may take for 512 KiB of a blob before it is
-	// disconnected (2 minutes).
+	// Stall is how long a client may take for 512 KiB of a blob, or of the
+	// metrics, before it is disconnected (2 minutes).
 	Stall time.Duration
 	// Logger gets what goes wrong; slog.Default by default.
 	Logger *slog.Logger

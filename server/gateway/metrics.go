@@ -88,11 +88,13 @@ func (h *Handler) metrics() http.Handler {
 	if h.opt.Collect != nil {
 		registry.MustRegister(collector(h.opt.Collect))
 	}
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	next := promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError,
 		ErrorLog:            errorLog{h},
 		MaxRequestsInFlight: 4,
 	})
+	// Those who do not read must not keep the few slots.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(newPaced(w, h.opt.Stall), r) })
 }
 
 // errorLog passes on what promhttp complains about.

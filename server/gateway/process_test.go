@@ -3,11 +3,15 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -93,6 +97,35 @@ func TestMetrics(t *testing.T) {
 			t.Logf("%s", a.body)
 		}
 	}
+}
+
+// TestMetricsOfStalledReaders has as many clients as are answered at once that do
+// not read: they are thrown out, and others get their numbers.
+func TestMetricsOfStalledReaders(t *testing.T) {
+	var large atomic.Bool
+	large.Store(true)
+	opt := open
+	opt.Metrics = true
+	opt.Stall = time.Second
+	opt.Collect = func(add func(Metric)) {
+		if large.Load() {
+			add(Metric{Name: "test_large", Labels: []string{"text", strings.Repeat("x", 16<<20)}})
+		}
+	}
+	server := start(t, newMemory(t), opt)
+	for range 4 {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		fmt.Fprintf(conn, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large.Store(false)
+	eventually(t, "there is a free slot", func() bool { return do(t, "GET", server.URL+"/metrics").StatusCode == 200 })
 }
 
 func TestProfiles(t *testing.T) {
