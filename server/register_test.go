@@ -93,6 +93,22 @@ func TestHandshakeDeadline(t *testing.T) {
 	r.call("ping")
 }
 
+// TestHandshakeHasOneDeadline: who takes long to shake hands has less time to
+// register.
+func TestHandshakeHasOneDeadline(t *testing.T) {
+	const limit, wait = 1500 * time.Millisecond, time.Second
+	s := startServer(t, newMemory(t), Options{Limits: Limits{Handshake: limit}})
+	start := time.Now()
+	p := s.dialRaw(t, zrpc.Pickle)
+	p.readFrame()
+	<-time.After(wait)
+	p.writeFrame([]byte{byte(p.enc), '5'})
+	p.waitClosed()
+	if took := time.Since(start); took >= limit+wait {
+		t.Errorf("the client was let go after %v, want %v", took, limit)
+	}
+}
+
 // TestTrap08_EncodingIsTheClients: whatever the server announces, the client's
 // letter counts, connection by connection.
 func TestTrap08_EncodingIsTheClients(t *testing.T) {

@@ -207,10 +207,10 @@ func (s *Server) serveConn(nc net.Conn) {
 	accepted := nc
 	defer s.greeted(accepted)
 	// Until register a connection is nobody's: it must not stay for long.
-	deadline := s.opt.Limits.Handshake
+	deadline := time.Now().Add(s.opt.Limits.Handshake)
 	if s.opt.TLS != nil {
 		tc := tls.Server(nc, s.opt.TLS)
-		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		err := tc.HandshakeContext(ctx)
 		cancel()
 		if err != nil {
@@ -221,7 +221,7 @@ func (s *Server) serveConn(nc net.Conn) {
 		}
 		nc = tc
 	}
-	enc, err := zrpc.AcceptHandshake(nc, s.opt.Encoding, deadline, s.statusJSON)
+	enc, err := zrpc.AcceptHandshake(nc, s.opt.Encoding, time.Until(deadline), s.statusJSON)
 	if err != nil {
 		s.counters.refused.Add(1)
 		switch {
@@ -244,7 +244,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	s.sessions[se] = struct{}{}
 	served = true
-	se.start() // before Shutdown can see it
+	se.start(deadline) // before Shutdown can see it
 	s.mu.Unlock()
 }
 

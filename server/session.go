@@ -89,10 +89,11 @@ func (s *session) frameLimit(name []byte) int {
 	return 0
 }
 
-// start begins to serve the client. There is no goroutine that waits for the
-// end: with many idle clients its stack would be a good part of their memory.
-func (s *session) start() {
-	s.late.Reset(s.server.opt.Limits.Handshake)
+// start begins to serve the client, which must register before the deadline.
+// There is no goroutine that waits for the end: with many idle clients its stack
+// would be a good part of their memory.
+func (s *session) start(deadline time.Time) {
+	s.late.Reset(time.Until(deadline))
 	s.conn.Start(s)
 }
 
