@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -190,4 +191,43 @@ func TestSlowReaderIsDisconnected(t *testing.T) {
 		}
 		b.assertFine()
 	})
+}
+
+// TestSlowReaderIsCountedOnce: a client that was slow cannot leave at once, and
+// transactions are published meanwhile.
+func TestSlowReaderIsCountedOnce(t *testing.T) {
+	storage := newFaulty(newMemory(t))
+	s := startServer(t, storage, Options{Limits: Limits{Outbox: 32 << 10}})
+	e := s.exports["1"]
+	p := s.connect(t, zrpc.Msgpack)
+	hang, waiting := make(chan struct{}), make(chan struct{})
+	let := sync.OnceFunc(func() { close(hang) })
+	t.Cleanup(let)
+	storage.on("vote", func(context.Context) error { // it does not listen to contexts
+		close(waiting)
+		<-hang
+		return nil
+	})
+	id := p.tpcBegin()
+	p.store(id, 1, 0, record("x"))
+	p.begin("vote", id)
+	<-waiting
+
+	oids := make([]zeolite.OID, 2000)
+	tid := zeolite.TID(0)
+	publish := func() {
+		tid++
+		e.publish(nil, tid, oids, func() {}, func() {})
+	}
+	for ended := false; !ended; {
+		publish()
+		e.publisher.each(func(client *session) { ended = client.conn.Err() != nil })
+	}
+	publish()
+	publish()
+	let()
+	p.waitGone()
+	if n := e.counters.slow.Load(); n != 1 {
+		t.Errorf("%d slow clients counted, want 1", n)
+	}
 }

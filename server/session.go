@@ -127,6 +127,9 @@ func (s *session) logEnd(reason error) {
 	case errors.As(reason, new(*zrpc.FrameTooLargeError)):
 		s.log.Warn("client was disconnected", "reason", reason, "to raise the limit", "--max-record for records and blobs, --max-message for the rest")
 	case errors.Is(reason, zrpc.ErrSlowPeer):
+		if s.registered.Load() {
+			s.counters.slow.Add(1)
+		}
 		s.log.Warn("client was disconnected", "reason", reason, "to raise the limit", "--max-outbox")
 	default:
 		s.log.Warn("client was disconnected", "reason", reason)
