@@ -228,7 +228,7 @@ func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name str
 	if !s.publisher.join(s, func(last zeolite.TID) {
 		m := call.BeginReply()
 		stubs.PutRegister(m, stubs.SomeTID(last))
-		call.SendReply(m)
+		call.QueueReply(m) // what is inline is pushed when no call is at hand
 	}) {
 		s.conn.End(errChangesLost)
 		call.Release()

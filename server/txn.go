@@ -68,7 +68,7 @@ func (s *session) TpcBegin(_ context.Context, id stubs.TxnID, user, desc []byte,
 // current returns the open transaction if it has this id.
 func (s *session) current(id stubs.TxnID) (*transaction, error) {
 	switch {
-	case s.export == nil || s.readOnly:
+	case s.readOnly:
 		return nil, zeolite.ErrReadOnly
 	case s.txn == nil:
 		return nil, wrongTransaction(nil, id)
@@ -456,11 +456,11 @@ func (s *session) finished(call *zrpc.Call, tid stubs.OptionalTID) {
 
 // TpcAbort follows stubs.StorageServer.
 func (s *session) TpcAbort(_ context.Context, id stubs.TxnID) error {
-	t, err := s.current(id)
+	_, err := s.current(id)
 	switch {
 	case errors.Is(err, zeolite.ErrReadOnly):
 		return err
-	case err == nil && t == s.txn:
+	case err == nil:
 		s.clearTransaction()
 	}
 	return nil
