@@ -115,21 +115,20 @@ func (s *Storage) catchUp(ctx context.Context, conn *pgx.Conn, upTo zeolite.TID)
 		if err != nil || len(changes) == 0 {
 			return err
 		}
-		packed := false
 		for _, c := range changes {
-			packed = packed || c.packed
 			if own := p.ours(c.TID); own != nil {
 				p.showOurs(own)
 				continue
 			}
 			s.oids.used(c.OIDs)
-			p.show(c.TID, c.OIDs, p.publish)
-		}
-		if packed {
-			// Objects that a pack has collected leave no trace.
-			s.serials.forget()
-			if p.lost != nil {
+			if c.packed && p.lost != nil {
+				// Objects that a pack has collected leave no trace. This
+				// comes first: what is published ends the loss.
 				p.lost()
+			}
+			p.show(c.TID, c.OIDs, p.publish)
+			if c.packed {
+				s.serials.forget()
 			}
 		}
 	}
@@ -158,6 +157,7 @@ func (s *Storage) Watch(publish zeolite.Publish, lost func()) {
 	for c, err := range s.Changes(s.ctx, p.opened) {
 		if err != nil {
 			lost()
+			publish(p.horizon(), nil, func() {})
 			return
 		}
 		publish(c.TID, c.OIDs, func() {})

@@ -27,6 +27,7 @@ type watched struct {
 	tids []zeolite.TID
 	oids map[zeolite.TID][]zeolite.OID
 	lost int
+	gap  bool // changes were lost, and nothing was published since
 }
 
 func watch(t *testing.T, s *Storage) *watched {
@@ -34,6 +35,7 @@ func watch(t *testing.T, s *Storage) *watched {
 	s.Watch(w.publish, func() {
 		w.mu.Lock()
 		w.lost++
+		w.gap = true
 		w.mu.Unlock()
 	})
 	return w
@@ -45,7 +47,7 @@ func (w *watched) publish(tid zeolite.TID, oids []zeolite.OID, visible func()) {
 	if n := len(w.tids); n > 0 && w.tids[n-1] >= tid {
 		w.t.Errorf("%v was published after %v", tid, w.tids[n-1])
 	}
-	w.tids = append(w.tids, tid)
+	w.tids, w.gap = append(w.tids, tid), false
 	w.oids[tid] = slices.Sorted(slices.Values(oids))
 	w.mu.Unlock()
 	if last := w.LastTID(); last >= tid {

@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/storagetest"
+	"github.com/zeolite-go/zeolite/tests/pgtest"
+)
+
+// votedPacked is a copy of a transaction that was packed, which has voted.
+func votedPacked(t *testing.T, s zeolite.Storage, oid zeolite.OID) zeolite.Txn {
+	t.Helper()
+	tx, err := s.Begin(t.Context(), zeolite.TxnMeta{Status: 'p', TID: s.LastTID() + 1<<32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tx.Abort)
+	if err := tx.Restore(t.Context(), oid, storagetest.Record("packed"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Vote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// Whoever watches is told that changes were lost before it is told of the
+// transaction that ends the loss: or nobody could register until somebody
+// commits.
+func TestLostBeforePublished(t *testing.T) {
+	dsn := pgtest.Database(t)
+	opts := Options{DSN: dsn, PollInterval: time.Hour}
+	s, other := watch(t, storage(t, opts)), storage(t, opts)
+	last := finish(t, votedPacked(t, other, 1))
+	if err := s.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.lost != 1 || s.gap || s.LastTID() != last {
+		t.Errorf("told of %d losses, and that %v; LastTID is %v, want %v", s.lost, s.gap, s.LastTID(), last)
+	}
+}
+
+// A packed transaction that was copied through this server is no loss, also if
+// it is found in the database before its Finish publishes it.
+func TestOwnPackedTransaction(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := watch(t, storage(t, Options{DSN: dsn, PollInterval: time.Hour})), newAdmin(t, dsn)
+	tx := votedPacked(t, s, 1)
+	done := make(chan error, 1)
+	func() {
+		s.publisher.mu.Lock()
+		defer s.publisher.mu.Unlock()
+		go func() {
+			_, err := tx.Finish(t.Context(), s.publish)
+			done <- err
+		}()
+		eventually(t, "it is committed", func() bool { return a.number("SELECT count(*) FROM transaction WHERE tid > 0") == 1 })
+		if err := s.catchUp(t.Context(), a.conn, zeolite.MaxTID); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if s.lost != 0 || s.count() != 1 {
+		t.Errorf("told of %d losses, %d transactions", s.lost, s.count())
+	}
+}
+
+// If it cannot be read what was published before anybody watched, whoever
+// watches is not left in a loss without an end.
+func TestWatchCannotRead(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn, PollInterval: time.Hour}), newAdmin(t, dsn)
+	put(t, s, store(t.Context(), 1, 0, "published to nobody"))
+	a.exec("ALTER TABLE transaction RENAME TO away")
+	defer a.exec("ALTER TABLE away RENAME TO transaction")
+	lost, gap := 0, false
+	s.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
+		visible()
+		gap = gap && tid < s.LastTID()
+	}, func() { lost, gap = lost+1, true })
+	if lost != 1 || gap {
+		t.Errorf("told of %d losses, and that %v", lost, gap)
+	}
+}
