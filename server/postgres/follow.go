@@ -96,7 +96,7 @@ func (s *Storage) look(conn *pgx.Conn) error {
 	defer cancel()
 	s.publisher.mu.Lock()
 	defer s.publisher.mu.Unlock()
-	return s.catchUp(ctx, conn, zeolite.MaxTID)
+	return s.catchUp(ctx, changesOn(conn), zeolite.MaxTID)
 }
 
 // waitForNews waits until somebody else has committed, or it is time to look

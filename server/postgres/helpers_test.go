@@ -75,6 +75,16 @@ func (a *admin) kill(app string) int {
 		WHERE datname = current_database() AND application_name = $1`, app)
 }
 
+// listening waits until a number of storages wait for commits of others.
+func (a *admin) listening(n int) {
+	a.Helper()
+	// The state of a listening connection shows when it waits.
+	eventually(a, "all listen", func() bool {
+		return a.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND application_name = $1 AND state = 'idle' AND query NOT LIKE '%advisory%' AND query <> ''`, appFollow) == n
+	})
+}
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()

@@ -129,11 +129,7 @@ func (s *Storage) Changes(ctx context.Context, after zeolite.TID) iter.Seq2[zeol
 	return func(yield func(zeolite.Change, error) bool) {
 		horizon := s.publisher.horizon()
 		for after < horizon {
-			var changes []change
-			err := s.read(ctx, "cannot read what changed", func(ctx context.Context, conn *pgx.Conn) (err error) {
-				changes, err = changesAfter(ctx, conn, after, horizon)
-				return err
-			})
+			changes, err := s.changes(ctx, after, horizon)
 			if err != nil {
 				yield(zeolite.Change{}, err)
 				return
@@ -161,8 +157,26 @@ type change struct {
 	packed, emptied bool
 }
 
-// changesAfter reads a page of what changed after one TID and not after
+// changesReader reads a page of what changed after one TID and not after
 // another.
+type changesReader func(ctx context.Context, after, upTo zeolite.TID) ([]change, error)
+
+// changes is a changesReader with a connection of the pool for loads.
+func (s *Storage) changes(ctx context.Context, after, upTo zeolite.TID) (changes []change, err error) {
+	err = s.read(ctx, "cannot read what changed", func(ctx context.Context, conn *pgx.Conn) (err error) {
+		changes, err = changesAfter(ctx, conn, after, upTo)
+		return err
+	})
+	return changes, err
+}
+
+// changesOn returns a changesReader with a connection.
+func changesOn(conn *pgx.Conn) changesReader {
+	return func(ctx context.Context, after, upTo zeolite.TID) ([]change, error) {
+		return changesAfter(ctx, conn, after, upTo)
+	}
+}
+
 func changesAfter(ctx context.Context, conn *pgx.Conn, after, upTo zeolite.TID) ([]change, error) {
 	rows, err := conn.Query(ctx, `SELECT t.tid, t.packed, t.packed AND t.is_empty, ARRAY(SELECT zoid FROM object_state o WHERE o.tid = t.tid)
 		FROM transaction t WHERE t.tid > $1 AND t.tid <= $2 ORDER BY t.tid LIMIT $3`,

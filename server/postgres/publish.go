@@ -98,7 +98,7 @@ func (s *Storage) publishCommit(ctx context.Context, conn *pgx.Conn, c *commit) 
 	// All transactions with smaller TIDs are committed and can be seen: they
 	// had the commit lock before.
 	if c.prev > p.horizon() {
-		if err := s.catchUp(ctx, conn, c.tid-1); err != nil {
+		if err := s.catchUp(ctx, changesOn(conn), c.tid-1); err != nil {
 			return err
 		}
 	}
@@ -108,10 +108,10 @@ func (s *Storage) publishCommit(ctx context.Context, conn *pgx.Conn, c *commit) 
 
 // catchUp publishes what the database has behind the horizon, up to a TID. It
 // is called with publisher.mu held.
-func (s *Storage) catchUp(ctx context.Context, conn *pgx.Conn, upTo zeolite.TID) error {
+func (s *Storage) catchUp(ctx context.Context, read changesReader, upTo zeolite.TID) error {
 	p := &s.publisher
 	for p.horizon() < upTo {
-		changes, err := changesAfter(ctx, conn, p.horizon(), upTo)
+		changes, err := read(ctx, p.horizon(), upTo)
 		if err != nil || len(changes) == 0 {
 			return err
 		}
@@ -135,13 +135,12 @@ func (s *Storage) catchUp(ctx context.Context, conn *pgx.Conn, upTo zeolite.TID)
 	return nil
 }
 
-// CatchUp implements zeolite.Follower.
+// CatchUp implements zeolite.Follower. It keeps no connection for loads while it
+// waits to publish, and while it does: who holds that up may want one.
 func (s *Storage) CatchUp(ctx context.Context) error {
-	return s.read(ctx, "cannot read what others committed", func(ctx context.Context, conn *pgx.Conn) error {
-		s.publisher.mu.Lock()
-		defer s.publisher.mu.Unlock()
-		return s.catchUp(ctx, conn, zeolite.MaxTID)
-	})
+	s.publisher.mu.Lock()
+	defer s.publisher.mu.Unlock()
+	return s.catchUp(ctx, s.changes, zeolite.MaxTID)
 }
 
 // Watch implements zeolite.Watcher.

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -57,7 +59,7 @@ func TestOwnPackedTransaction(t *testing.T) {
 			done <- err
 		}()
 		eventually(t, "it is committed", func() bool { return a.number("SELECT count(*) FROM transaction WHERE tid > 0") == 1 })
-		if err := s.catchUp(t.Context(), a.conn, zeolite.MaxTID); err != nil {
+		if err := s.catchUp(t.Context(), changesOn(a.conn), zeolite.MaxTID); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -84,5 +86,28 @@ func TestWatchCannotRead(t *testing.T) {
 	}, func() { lost, gap = lost+1, true })
 	if lost != 1 || gap {
 		t.Errorf("told of %d losses, and that %v", lost, gap)
+	}
+}
+
+// CatchUp leaves connections to those who load: one of them may hold up what it
+// publishes, as a server does for a load that it tried too often.
+func TestLoadWhilePublishing(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn, PollInterval: time.Hour, LoadConns: 1}), newAdmin(t, dsn)
+	a.listening(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	published := false
+	s.Watch(func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+		published = true
+		if _, err := s.LoadBefore(ctx, 1, zeolite.MaxTID); !errors.As(err, new(*zeolite.NotFoundError)) {
+			t.Errorf("load: %v", err)
+		}
+		visible()
+	}, func() {})
+	// Nobody announces this.
+	a.exec("INSERT INTO transaction (tid, username, description) VALUES (1, '', '')")
+	if err := s.CatchUp(ctx); err != nil || !published {
+		t.Errorf("CatchUp: %v, published: %v", err, published)
 	}
 }

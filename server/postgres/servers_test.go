@@ -72,11 +72,7 @@ func TestNotification(t *testing.T) {
 	opts := Options{DSN: dsn, PollInterval: time.Hour}
 	one, two := watch(t, storage(t, opts)), watch(t, storage(t, opts))
 	a := newAdmin(t, dsn)
-	// The state of a listening connection shows when it waits.
-	eventually(t, "both listen", func() bool {
-		return a.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-			AND application_name = $1 AND state = 'idle' AND query NOT LIKE '%advisory%' AND query <> ''`, appFollow) == 2
-	})
+	a.listening(2)
 	serial := zeolite.ZeroTID
 	for i := range 20 {
 		from, to := one, two
