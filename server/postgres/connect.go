@@ -24,6 +24,9 @@ func (s *Storage) parameters(params map[string]string, app string) {
 	params["application_name"] = app
 	// The queries here are short: compiling them costs more than it saves.
 	params["jit"] = "off"
+	// A transaction must see what was committed while it waited for a lock,
+	// whatever the default of the role or the database is.
+	params["default_transaction_isolation"] = "read committed"
 	// Let the database notice soon when a server has gone without a word:
 	// its transaction may hold up all others.
 	params["tcp_keepalives_idle"] = "20"

@@ -12,7 +12,8 @@ type Options struct {
 	// DSN says how to connect: a URL or a libpq string of keywords and
 	// values, completed by libpq's environment variables. Advisory locks
 	// and notifications belong to sessions, so a connection pooler in
-	// between must keep sessions.
+	// between must keep sessions, and hand on the parameters that a
+	// connection starts with.
 	DSN string
 	// Name is what Info says; by default the host and name of the database.
 	Name string

@@ -448,3 +448,18 @@ func TestFinishAfterBrokenVote(t *testing.T) {
 		t.Errorf("%d revisions, want 3", n)
 	}
 }
+
+// However transactions are isolated in a database by default, one that has waited
+// for its turn sees those that came before it.
+func TestIsolation(t *testing.T) {
+	dsn := pgtest.Database(t)
+	newAdmin(t, dsn).exec(`DO $$ BEGIN
+		EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_isolation = "repeatable read"';
+		END $$`)
+	one, two := storage(t, Options{DSN: dsn}), storage(t, Options{DSN: dsn})
+	early := votedOn(t, one, store(t.Context(), 1, 0, "one"))
+	late := votedOn(t, two, store(t.Context(), 2, 0, "two"))
+	if first, second := finish(t, late), finish(t, early); second <= first {
+		t.Errorf("%v was committed after %v", second, first)
+	}
+}
