@@ -262,16 +262,22 @@ func (st *stream) commit(conn *pgxpool.Conn) {
 func (st *stream) put(piece []byte) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.spool.empty() && len(st.pieces) >= streamAhead {
-		st.mu.Unlock()
+	full := func() bool { return st.spool.empty() && len(st.pieces) >= streamAhead }
+	if full() {
 		patience := time.NewTimer(st.s.opts.StreamPatience)
-		select {
-		case <-st.room:
-		case <-patience.C:
-		case <-st.waiting.Done():
+		defer patience.Stop()
+		// What room tells may be about a piece that was taken before.
+		for waiting := true; waiting && !st.closed && full(); {
+			st.mu.Unlock()
+			select {
+			case <-st.room:
+			case <-patience.C:
+				waiting = false
+			case <-st.waiting.Done():
+				waiting = false
+			}
+			st.mu.Lock()
 		}
-		patience.Stop()
-		st.mu.Lock()
 	}
 	if st.closed {
 		return false

@@ -200,6 +200,29 @@ func TestStalledReaders(t *testing.T) {
 	}
 }
 
+// A reader that is slower than the database, but reads on, needs no spool.
+func TestSteadyReader(t *testing.T) {
+	const pieces = 20
+	s, _, data, tid := streaming(t, Options{StreamPatience: time.Hour, SpoolDir: t.TempDir()}, pieces*streamPiece)
+	b := openBlob(t, s, 1, tid)
+	defer b.Close()
+	p := make([]byte, streamPiece)
+	for off := 0; off < len(data); off += len(p) {
+		if _, err := b.ReadAt(p, int64(off)); err != nil || !bytes.Equal(p, data[off:off+len(p)]) {
+			t.Fatalf("at %d: %v, or wrong bytes", off, err)
+		}
+		st := b.(*blob).stream
+		eventually(t, "all is read ahead that may be", func() bool {
+			st.mu.Lock()
+			defer st.mu.Unlock()
+			return len(st.pieces) == streamAhead || st.fetched == st.size
+		})
+		if used := s.spools.used.Load(); used != 0 {
+			t.Fatalf("at %d: %d bytes are spooled", off, used)
+		}
+	}
+}
+
 // Without room for a spool, nothing changes but that more is read again.
 func TestStreamWithoutSpool(t *testing.T) {
 	s, a, data, tid := streaming(t, Options{StreamPatience: time.Millisecond, SpoolDir: "/nonexistent"}, 5<<20)
