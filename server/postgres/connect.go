@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"net"
 	"strconv"
 	"time"
 
@@ -19,8 +20,28 @@ const (
 	appSchema  = "zeolite: schema"
 )
 
-// parameters prepares what a new connection sets for its session.
-func (s *Storage) parameters(params map[string]string, app string) {
+// Both ends of a connection find out with these that the other has gone without a
+// word, and so does this one if what it sent is not acknowledged for silenceTime.
+const (
+	keepAliveIdle, keepAliveInterval, keepAliveCount = 20 * time.Second, 10 * time.Second, 3
+
+	silenceTime = keepAliveIdle + keepAliveCount*keepAliveInterval
+)
+
+// pingTime is how long an idle connection may take to show that it is alive,
+// before it is replaced.
+const pingTime = 5 * time.Second
+
+// configure prepares how a new connection is made, and what it sets for its
+// session.
+func (s *Storage) configure(config *pgx.ConnConfig, app string) {
+	dialer := &net.Dialer{
+		Timeout:         config.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
+		Control:         limitSilence,
+	}
+	config.DialFunc = dialer.DialContext
+	params := config.RuntimeParams
 	params["application_name"] = app
 	// The queries here are short: compiling them costs more than it saves.
 	params["jit"] = "off"
@@ -29,9 +50,10 @@ func (s *Storage) parameters(params map[string]string, app string) {
 	params["default_transaction_isolation"] = "read committed"
 	// Let the database notice soon when a server has gone without a word:
 	// its transaction may hold up all others.
-	params["tcp_keepalives_idle"] = "20"
-	params["tcp_keepalives_interval"] = "10"
-	params["tcp_keepalives_count"] = "3"
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(d.Seconds())) }
+	params["tcp_keepalives_idle"] = seconds(keepAliveIdle)
+	params["tcp_keepalives_interval"] = seconds(keepAliveInterval)
+	params["tcp_keepalives_count"] = strconv.Itoa(keepAliveCount)
 	if s.opts.ReadOnly {
 		params["default_transaction_read_only"] = "on"
 	}
@@ -51,11 +73,12 @@ func (s *Storage) pool(app string, conns int) (*pgxpool.Pool, error) {
 	}
 	config.MaxConns, config.MinConns, config.MinIdleConns = int32(conns), 0, 0
 	config.MaxConnIdleTime = 5 * time.Minute
+	config.PingTimeout = pingTime
 	if app == appStreams {
 		config.MaxConnIdleTime = s.opts.StreamIdle
 		config.HealthCheckPeriod = max(s.opts.StreamIdle/2, 10*time.Millisecond)
 	}
-	s.parameters(config.ConnConfig.RuntimeParams, app)
+	s.configure(config.ConnConfig, app)
 	if app == appCommits {
 		config.ConnConfig.RuntimeParams["lock_timeout"] = strconv.FormatInt(s.opts.LockTimeout.Milliseconds(), 10)
 	}
@@ -68,7 +91,7 @@ func (s *Storage) connect(ctx context.Context, app string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.parameters(config.RuntimeParams, app)
+	s.configure(config, app)
 	return pgx.ConnectConfig(ctx, config)
 }
 

@@ -32,6 +32,8 @@ type proxy struct {
 	down   bool
 	wasCut chan struct{}
 	goDown bool // with the cut
+	// silence, until it is closed, keeps back all that the database says.
+	silence chan struct{}
 }
 
 // newProxy returns a proxy for the database of a DSN of pgtest, and the DSN that
@@ -49,6 +51,7 @@ func newProxy(t *testing.T, dsn string) (*proxy, string) {
 	p.wg.Go(p.serve)
 	t.Cleanup(func() {
 		listener.Close()
+		p.setSilent(false)
 		p.setDown(true)
 		p.wg.Wait()
 	})
@@ -83,7 +86,10 @@ func (p *proxy) serve() {
 			})
 		})
 		p.wg.Go(func() {
-			p.carry(front, back, func(answer []byte) bool { return !commits.Load() || p.mayPass(answer) })
+			p.carry(front, back, func(answer []byte) bool {
+				p.waitForWords()
+				return !commits.Load() || p.mayPass(answer)
+			})
 		})
 	}
 }
@@ -135,6 +141,28 @@ func (p *proxy) setDown(down bool) {
 	defer p.mu.Unlock()
 	if p.down = down; down {
 		p.shut()
+	}
+}
+
+// setSilent lets the database fall silent, or speak again.
+func (p *proxy) setSilent(silent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.silence != nil {
+		close(p.silence)
+		p.silence = nil
+	}
+	if silent {
+		p.silence = make(chan struct{})
+	}
+}
+
+func (p *proxy) waitForWords() {
+	p.mu.Lock()
+	silence := p.silence
+	p.mu.Unlock()
+	if silence != nil {
+		<-silence
 	}
 }
 

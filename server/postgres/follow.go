@@ -16,7 +16,7 @@ const channel = "zeolite"
 
 const (
 	// answerTime is how long the database may take to say what is new,
-	// before the connection is taken for dead.
+	// before it is taken for dead.
 	answerTime = 30 * time.Second
 	// houseTime is how often to look for orphans and to renew the estimates
 	// of Info.
@@ -92,11 +92,9 @@ func (s *Storage) enlist(conn *pgx.Conn) error {
 }
 
 func (s *Storage) look(conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(s.ctx, answerTime)
-	defer cancel()
 	s.publisher.mu.Lock()
 	defer s.publisher.mu.Unlock()
-	return s.catchUp(ctx, changesOn(conn), zeolite.MaxTID)
+	return s.catchUp(s.ctx, changesOn(conn), zeolite.MaxTID)
 }
 
 // waitForNews waits until somebody else has committed, or it is time to look

@@ -68,6 +68,8 @@ type Options struct {
 	// Logger is told of what happens in the background; slog.Default() if
 	// nil.
 	Logger *slog.Logger
+
+	answerTime time.Duration // but in tests, the constant
 }
 
 func (o Options) withDefaults() Options {
@@ -83,6 +85,7 @@ func (o Options) withDefaults() Options {
 	o.SpoolDir = cmp.Or(o.SpoolDir, os.TempDir())
 	o.SpoolLimit = cmp.Or(o.SpoolLimit, 1<<30)
 	o.OrphanAge = cmp.Or(o.OrphanAge, 10*time.Minute)
+	o.answerTime = cmp.Or(o.answerTime, answerTime)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

@@ -107,13 +107,19 @@ func (s *Storage) publishCommit(ctx context.Context, conn *pgx.Conn, c *commit) 
 }
 
 // catchUp publishes what the database has behind the horizon, up to a TID. It
-// is called with publisher.mu held.
+// is called with publisher.mu held, which many wait for: so a database that does
+// not answer is given up soon.
 func (s *Storage) catchUp(ctx context.Context, read changesReader, upTo zeolite.TID) error {
 	p := &s.publisher
 	for p.horizon() < upTo {
-		changes, err := read(ctx, p.horizon(), upTo)
-		if err != nil || len(changes) == 0 {
-			return err
+		limit, cancel := context.WithTimeout(ctx, s.opts.answerTime)
+		changes, err := read(limit, p.horizon(), upTo)
+		cancel()
+		if err != nil {
+			return s.fault(ctx, "cannot read what others committed", err)
+		}
+		if len(changes) == 0 {
+			return nil
 		}
 		for _, c := range changes {
 			if own := p.ours(c.TID); own != nil {

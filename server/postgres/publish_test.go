@@ -111,3 +111,25 @@ func TestLoadWhilePublishing(t *testing.T) {
 		t.Errorf("CatchUp: %v, published: %v", err, published)
 	}
 }
+
+// A database that says nothing any more does not keep those for ever who wait for
+// what it has, nor those behind them.
+func TestSilentDatabase(t *testing.T) {
+	dsn := pgtest.Database(t)
+	p, through := newProxy(t, dsn)
+	s, other := storage(t, Options{DSN: through, PollInterval: time.Hour, answerTime: 100 * time.Millisecond}), storage(t, Options{DSN: dsn})
+	p.setSilent(true)
+	last := put(t, other, store(t.Context(), 1, 0, "first"))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for range 3 {
+		if err := s.CatchUp(ctx); !errors.As(err, new(*zeolite.StorageError)) {
+			t.Fatalf("CatchUp: %v", err)
+		}
+	}
+	p.setSilent(false)
+	eventually(t, "the database speaks again", func() bool { return s.CatchUp(t.Context()) == nil })
+	if s.LastTID() != last {
+		t.Errorf("LastTID is %v, want %v", s.LastTID(), last)
+	}
+}
