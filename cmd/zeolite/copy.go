@@ -32,7 +32,7 @@ cache them in, which may be removed afterwards.
 
 func copyCommand(args []string) error {
 	fs := newFlags("copy", copyHelp)
-	src, dst := &target{}, &target{writable: true}
+	src, dst := &target{}, &target{writable: true, create: true}
 	fs.StringVar(&src.blobs, "src-blobs", "", "the blob `DIR` of the source, or where its blobs are cached")
 	fs.StringVar(&dst.blobs, "dst-blobs", "", "the blob `DIR` of the copy, or where its blobs are cached")
 	fs.StringVar(&src.storage, "src-storage", "1", "the `NAME` of the source at its server")

@@ -25,14 +25,15 @@ type target struct {
 	storage  string // at a server
 	blobs    string // blob directory, or blob cache of a client
 	writable bool
+	create   bool // in PostgreSQL, if there is none
 	timeout  time.Duration
 	progress func(client.BlobProgress)
 
 	packDangling bool // of a file
 }
 
-// isFile tells a Data.fs from an address: it exists and is a file, or it has a
-// slash in it and is no socket, or it is called something.fs.
+// isFile tells a Data.fs from an address: it is a file, or there is nothing by
+// that name and it is called something.fs.
 func (t *target) isFile() bool {
 	st, err := os.Stat(t.name)
 	switch {
@@ -59,7 +60,7 @@ func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 		})
 	}
 	if isDSN(t.name) {
-		return postgres.Open(ctx, postgres.Options{DSN: t.name, ReadOnly: !t.writable, Logger: log})
+		return postgres.Open(ctx, postgres.Options{DSN: t.name, ReadOnly: !t.writable, MustExist: !t.create, Logger: log})
 	}
 	network, address, err := splitAddress(t.name, "127.0.0.1", "8100")
 	if err != nil {

@@ -19,6 +19,9 @@ type Options struct {
 	Name string
 	// ReadOnly refuses writes, and changes nothing in the database.
 	ReadOnly bool
+	// MustExist refuses a database that has no tables, instead of creating
+	// them.
+	MustExist bool
 	// KeepGarbage makes Pack without PackOptions.GC keep unreachable
 	// objects.
 	KeepGarbage bool

@@ -88,6 +88,8 @@ func (s *Storage) checkOrCreate(ctx context.Context, tx pgx.Tx) error {
 		}
 	case s.opts.ReadOnly:
 		return complain("there are no tables of a ZODB database, and read-only none can be created")
+	case s.opts.MustExist:
+		return complain("there are no tables of a ZODB database")
 	default:
 		if _, err := tx.Exec(ctx, schemaSQL); err != nil {
 			return s.refused("create the tables", err)

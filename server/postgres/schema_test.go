@@ -20,29 +20,31 @@ const everything = `SELECT c.relname || ' ' || c.relkind::text || ' ' || coalesc
 func TestForeignDatabases(t *testing.T) {
 	const transaction = `CREATE TABLE transaction (tid bigint PRIMARY KEY, packed boolean, is_empty boolean, username bytea, description bytea, extension bytea);`
 	for name, test := range map[string]struct {
-		setup    string
-		readOnly bool
-		says     string
+		setup string
+		opts  Options
+		says  string
 	}{
-		"empty and read-only": {"", true, "no tables of a ZODB database"},
-		"somebody else's": {`CREATE TABLE transaction (id serial, amount numeric, tid text)`, false,
+		"empty and read-only": {"", Options{ReadOnly: true}, "no tables of a ZODB database"},
+		"empty and not to be": {"", Options{MustExist: true}, "no tables of a ZODB database"},
+		"somebody else's": {`CREATE TABLE transaction (id serial, amount numeric, tid text)`, Options{},
 			"there is no zoid_seq, transaction has no column description"},
 		"history-free": {`CREATE TABLE object_state (zoid bigint PRIMARY KEY, tid bigint, state_size bigint, state bytea);
-			CREATE TABLE blob_chunk (zoid bigint, chunk_num bigint, tid bigint, chunk oid); CREATE SEQUENCE zoid_seq`, false, "history-free"},
+			CREATE TABLE blob_chunk (zoid bigint, chunk_num bigint, tid bigint, chunk oid); CREATE SEQUENCE zoid_seq`, Options{}, "history-free"},
 		"RelStorage 2": {`CREATE TABLE transaction (tid bigint PRIMARY KEY, packed boolean, empty boolean, username bytea, description bytea, extension bytea)`,
-			false, "RelStorage 3 or later"},
-		"wrong type":            {strings.Replace(transaction, "tid bigint", "tid integer", 1), false, "transaction.tid is integer instead of bigint"},
-		"incomplete":            {transaction, false, "there is no zoid_seq"},
-		"without transaction 0": {schemaSQL + "; DELETE FROM transaction", false, "transaction 0"},
+			Options{}, "RelStorage 3 or later"},
+		"wrong type":            {strings.Replace(transaction, "tid bigint", "tid integer", 1), Options{}, "transaction.tid is integer instead of bigint"},
+		"incomplete":            {transaction, Options{}, "there is no zoid_seq"},
+		"without transaction 0": {schemaSQL + "; DELETE FROM transaction", Options{}, "transaction 0"},
 		"chunked blobs": {schemaSQL + `; INSERT INTO transaction (tid, username, description) VALUES (1, '', '');
-			INSERT INTO object_state VALUES (1, 1, 0, NULL, 0, NULL); INSERT INTO blob_chunk VALUES (1, 1, 0, 1), (1, 1, 1, 2)`, false, "several chunks"},
+			INSERT INTO object_state VALUES (1, 1, 0, NULL, 0, NULL); INSERT INTO blob_chunk VALUES (1, 1, 0, 1), (1, 1, 1, 2)`, Options{}, "several chunks"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dsn := pgtest.Database(t)
 			c := pgtest.Shared(t)
 			c.Query(t, dsn, test.setup)
 			before := strings.Join(c.Query(t, dsn, everything), "\n")
-			s, err := Open(t.Context(), Options{DSN: dsn, ReadOnly: test.readOnly})
+			test.opts.DSN = dsn
+			s, err := Open(t.Context(), test.opts)
 			if err == nil {
 				s.Close()
 			}

@@ -51,7 +51,7 @@ var (
 )
 
 // Open opens the database that opts.DSN names. If it has no tables yet they are
-// created; if it has other tables by the names that are needed, Open says what
+// created, unless opts say otherwise; if it has other tables by the names that are needed, Open says what
 // is wrong and changes nothing.
 func Open(ctx context.Context, opts Options) (*Storage, error) {
 	s := &Storage{opts: opts.withDefaults(), open: map[*txn]time.Time{}, batches: usualBatches}

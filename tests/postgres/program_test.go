@@ -351,3 +351,21 @@ func TestCopyBothWays(t *testing.T) {
 		t.Errorf("copied into a database that went on: %v, %s", err, out)
 	}
 }
+
+// TestPackProgram packs a database, and does not make one to pack.
+func TestPackProgram(t *testing.T) {
+	dsn := pgtest.Database(t)
+	if out, err := zeoliteRuns(t, "pack", dsn); err == nil || !strings.Contains(out, "there are no tables of a ZODB database") {
+		t.Errorf("packed a database that is empty: %v, %s", err, out)
+	}
+	if n := pgtest.Shared(t).Value(t, dsn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"); n != "0" {
+		t.Errorf("it made %s relations", n)
+	}
+	s := opened(t, postgres.Options{DSN: dsn})
+	serial := put(t, s, func(tx zeolite.Txn) error { return tx.Store(t.Context(), 0, 0, storagetest.Record("old")) })
+	put(t, s, func(tx zeolite.Txn) error { return tx.Store(t.Context(), 0, serial, storagetest.Record("new")) })
+	mustRun(t, "VACUUM FULL", "pack", dsn)
+	if n := pgtest.Shared(t).Value(t, dsn, "SELECT count(*) FROM object_state"); n != "1" {
+		t.Errorf("%s revisions are left", n)
+	}
+}
