@@ -113,9 +113,15 @@ func (s *Storage) pass(ctx context.Context, conn *pgx.Conn, oid zeolite.OID) err
 	case err != nil:
 		return err
 	case step > last+maxCounting:
-		// Far ahead of everybody who counts, so nobody can get there
-		// between the look and the jump.
-		_, err = conn.Exec(ctx, "SELECT setval('zoid_seq', $1)", step)
+		// Far ahead of everybody who counts, so nobody can get there between
+		// the look and the jump; but others may jump farther. The lock is on
+		// a connection of its own, so that it does not last like the vote.
+		err = s.read(ctx, "cannot count past an oid", func(ctx context.Context, conn *pgx.Conn) error {
+			b := &pgx.Batch{} // one transaction
+			b.Queue("SELECT pg_advisory_xact_lock($1::bigint)", oidLock)
+			b.Queue("SELECT setval('zoid_seq', greatest($1, last_value)) FROM zoid_seq", step)
+			return conn.SendBatch(ctx, b).Close()
+		})
 	case step > last:
 		// Setting it could set it back, if others count meanwhile.
 		_, err = conn.Exec(ctx, "SELECT count(nextval('zoid_seq')) FROM generate_series(1, $1::bigint)", step-last)

@@ -47,6 +47,7 @@ const (
 	commitLock = -1
 	packLock   = -2
 	schemaLock = -3
+	oidLock    = -4
 )
 
 // prepareSchema creates the tables in a database that has none of them, and

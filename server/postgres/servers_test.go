@@ -363,6 +363,29 @@ func TestNewOIDsOnServers(t *testing.T) {
 	}
 }
 
+// A server that makes the oids count past one that was chosen does not undo what
+// another did meanwhile for a larger one.
+func TestOIDsNotSetBack(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a, other := storage(t, Options{DSN: dsn}), newAdmin(t, dsn), newAdmin(t, dsn)
+	// Holds up all who are about to set it, but not those who look.
+	other.exec("BEGIN")
+	other.exec("SELECT pg_advisory_xact_lock(-4)")
+	other.exec("ALTER SEQUENCE zoid_seq CACHE 1")
+	tx := begun(t, s, store(t.Context(), 500_000, 0, "far"))
+	voted := make(chan error, 1)
+	go func() { voted <- tx.Vote(t.Context()) }()
+	eventually(t, "the vote waits", func() bool { return a.number("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1 })
+	other.exec("SELECT setval('zoid_seq', 1000000)")
+	other.exec("COMMIT")
+	if err := <-voted; err != nil {
+		t.Fatal(err)
+	}
+	if last := a.number("SELECT last_value FROM zoid_seq"); last != 1_000_000 {
+		t.Errorf("the sequence was set back to %d", last)
+	}
+}
+
 // Two servers that vote on the same objects: the second waits, and then has a
 // conflict.
 func TestLocksBetweenServers(t *testing.T) {
