@@ -28,6 +28,9 @@ A copy that was interrupted goes on where it stopped.
 
 If there are blobs, a Data.fs needs the directory they are in, and a server one to
 cache them in, which may be removed afterwards.
+
+The extensions of transactions are compared unless there is a server between: it
+may put the same into other bytes.
 `
 
 func copyCommand(args []string) error {
@@ -62,7 +65,7 @@ func copyCommand(args []string) error {
 	if err != nil {
 		return fmt.Errorf("destination: %w", err)
 	}
-	c := &copier{from: from, to: to, bar: bar}
+	c := &copier{from: from, to: to, extensions: src.direct() && dst.direct(), bar: bar}
 	err = c.run(ctx, !*noVerify)
 	c.bar.clear()
 	return errors.Join(err, to.Close())
@@ -70,8 +73,9 @@ func copyCommand(args []string) error {
 
 // copier copies one storage to another. One goroutine uses it.
 type copier struct {
-	from, to zeolite.Storage
-	bar      *progress
+	from, to   zeolite.Storage
+	extensions bool // are to be the same bytes
+	bar        *progress
 }
 
 func (c *copier) run(ctx context.Context, verify bool) error {
@@ -252,8 +256,12 @@ func (c *copier) verify(ctx context.Context, last zeolite.TID) (n int, err error
 		n++
 		c.bar.show("comparing: %s", want.TID.Time().Format(time.DateOnly))
 	}
-	if got, err, ok := next(); ok || err != nil {
-		return n, errors.Join(err, fmt.Errorf("transaction %v is not in the source", got.TID))
+	got, err, ok := next()
+	if err != nil {
+		return n, err
+	}
+	if ok {
+		return n, fmt.Errorf("transaction %v is not in the source", got.TID)
 	}
 	c.bar.clear()
 	return n, nil
@@ -262,6 +270,12 @@ func (c *copier) verify(ctx context.Context, last zeolite.TID) (n int, err error
 func (c *copier) sameTransaction(ctx context.Context, want, got *zeolite.TransactionRecord) error {
 	if !bytes.Equal(want.User, got.User) || !bytes.Equal(want.Description, got.Description) {
 		return errors.New("user or description")
+	}
+	if want.Status != got.Status {
+		return fmt.Errorf("its status is %q, not %q", got.Status, want.Status)
+	}
+	if c.extensions && !bytes.Equal(want.Extension, got.Extension) {
+		return errors.New("extension")
 	}
 	wanted, err := statesOf(want)
 	if err != nil {
