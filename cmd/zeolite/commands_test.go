@@ -265,14 +265,22 @@ func TestCopyKilled(t *testing.T) {
 func TestWrongCommandLines(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"dance"}, {"log"}, {"load", "x.fs"}, {"load", "x.fs", "oid"}, {"history", "x.fs", "0x1@2"}, {"blob"}, {"blob", "put"},
-		{"copy", "a.fs"}, {"ping"}, {"pack", "--days", "-1", "x.fs"}, {"serve", "extra"}, {"serve", "-t", "-1"}, {"serve", "--check"},
+		{"copy", "a.fs"}, {"ping"}, {"ping", "8100", "8101"}, {"pack", "--days", "-1", "x.fs"}, {"serve", "extra"}, {"serve", "-t", "-1"}, {"serve", "--check"},
 		{"serve", "-X", "zeo/address=1"},
 		{"serve", "-a", "host:port"}, {"serve", "-C", "x", "-f", "y"}, {"serve", "--max-record", "much"}, {"log", "--since", "soon", "x.fs"},
-		{"serve", "--postgres", "host=x", "-f", "y"}, {"serve", "--postgres-commits", "3"}, {"serve", "--postgres", "host=x", "--postgres-loads", "-1"},
+		{"serve", "--postgres", "host=x", "-f", "y"}, {"serve", "--postgres", "host=x", "--no-wal"}, {"serve", "--postgres-commits", "3"}, {"serve", "--postgres", "host=x", "--postgres-loads", "-1"},
 	} {
 		if code, _ := zeoliteCommand(t, args...); code != 2 {
 			t.Errorf("zeolite %s: exit code %d, want 2", strings.Join(args, " "), code)
 		}
+	}
+}
+
+// TestPing: flags may follow the address.
+func TestPing(t *testing.T) {
+	dir, _ := sample(t, 1)
+	if code, out := zeoliteCommand(t, "ping", served(t, dir), "--timeout", "1m"); code != 0 || !strings.Contains(out, `"connections"`) {
+		t.Errorf("exit code %d, printed %q", code, out)
 	}
 }
 

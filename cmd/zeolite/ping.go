@@ -20,13 +20,14 @@ the server answered, 1 that it did not.
 func ping(args []string) error {
 	fs := newFlags("ping", pingHelp)
 	timeout := fs.Duration("timeout", 5*time.Second, "give up after this time")
-	if err := parse(fs, args); err != nil {
+	rest, err := fs.parseMixed(args)
+	if err != nil {
 		return err
 	}
-	if fs.NArg() != 1 {
+	if len(rest) != 1 {
 		return &usageError{"give the address of one server"}
 	}
-	network, address, err := splitAddress(fs.Arg(0), "127.0.0.1", "8100")
+	network, address, err := splitAddress(rest[0], "127.0.0.1", "8100")
 	if err != nil {
 		return err
 	}

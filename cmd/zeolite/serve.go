@@ -92,8 +92,8 @@ func serve(args []string) error {
 		return &usageError{"-t must not be negative"}
 	case f.config != "" && (f.file != "" || f.blobs != ""):
 		return &usageError{"-f and -b do not go with -C: the configuration names the storages"}
-	case f.postgres.dsn != "" && (f.config != "" || f.file != "" || f.blobs != ""):
-		return &usageError{"--postgres does not go with -C, -f or -b: the database has the objects and the blobs"}
+	case f.postgres.dsn != "" && (f.config != "" || f.file != "" || f.blobs != "" || f.noWAL):
+		return &usageError{"--postgres does not go with -C, -f, -b or --no-wal: the database has the objects and the blobs"}
 	case f.check && f.config == "":
 		return &usageError{"--check needs -C FILE"}
 	case len(f.overrides) > 0 && f.config == "":
