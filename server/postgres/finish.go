@@ -56,10 +56,7 @@ func (t *txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		return 0, err
 	}
 	if err = t.settle(ctx, c); err != nil {
-		t.s.publisher.forget(c)
-		if c.published { // somebody saw it in the database meanwhile
-			err = nil
-		}
+		err = t.s.publisher.forget(c, err)
 	}
 	for _, p := range t.records {
 		if p.upload != nil {
@@ -160,10 +157,7 @@ func (t *txn) sendCommit(ctx context.Context, b *pgx.Batch, c *commit) error {
 		err = t.afterDoubt(ctx, c, err)
 	}
 	if err != nil {
-		t.s.publisher.forget(c)
-		if c.published { // somebody saw it in the database meanwhile
-			err = nil
-		}
+		err = t.s.publisher.forget(c, err)
 	}
 	return err
 }

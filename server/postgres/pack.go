@@ -209,7 +209,9 @@ func (p *packer) remove(ctx context.Context, revs []revision) error {
 	return pgx.BeginFunc(ctx, p.conn, func(tx pgx.Tx) error {
 		if last {
 			// Whole objects go: nobody may write them, or refer to them,
-			// between the decision and the deed.
+			// between the decision and the deed. What a transaction refers
+			// to that has voted is not seen before its Finish: if that is
+			// garbage, the reference may dangle then.
 			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", commitLock); err != nil {
 				return err
 			}

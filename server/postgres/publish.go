@@ -48,15 +48,19 @@ func (p *publisher) expect(c *commit) {
 	p.mineMu.Unlock()
 }
 
-// forget gives up a commit: if it turns up in the database, it is published
-// like those of others. When forget returns it is certain whether it was
-// published as ours.
-func (p *publisher) forget(c *commit) {
+// forget gives up a commit for a reason: if it turns up in the database, it is
+// published like those of others. It returns the reason, unless the commit was
+// published as ours already: somebody saw it in the database, so it succeeded.
+func (p *publisher) forget(c *commit, reason error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mineMu.Lock()
 	delete(p.mine, c.tid)
 	p.mineMu.Unlock()
+	if c.published {
+		return nil
+	}
+	return reason
 }
 
 // ours returns our own commit with a TID, nil if it is not ours.

@@ -157,22 +157,29 @@ func (s *Storage) read(ctx context.Context, doing string, query func(ctx context
 		return err
 	}
 	defer leave()
-	for range s.opts.LoadConns + 1 {
-		var conn *pgxpool.Conn
-		if conn, err = s.loads.Acquire(ctx); err != nil {
-			break
-		}
-		err = query(ctx, conn.Conn())
-		broken := conn.Conn().IsClosed()
-		conn.Release()
-		if err == nil || !broken || ctx.Err() != nil {
-			break
-		}
-	}
+	err = onConn(ctx, s.loads, s.opts.LoadConns, query)
 	if isAnswer(err) {
 		return err
 	}
 	return s.fault(ctx, doing, err)
+}
+
+// onConn runs something short on a connection of a pool, and again on another if
+// that breaks: all conns that the pool has may be broken.
+func onConn(ctx context.Context, pool *pgxpool.Pool, conns int, do func(ctx context.Context, conn *pgx.Conn) error) (err error) {
+	for range conns + 1 {
+		conn, failed := pool.Acquire(ctx)
+		if failed != nil {
+			return failed
+		}
+		err = do(ctx, conn.Conn())
+		broken := conn.Conn().IsClosed()
+		conn.Release()
+		if err == nil || !broken || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // isAnswer tells whether an error says something about the data, and not that

@@ -41,10 +41,9 @@ type pending struct {
 	data      []byte  // nil: the object is gone
 	sum       *string // of data, in hexadecimal
 	// upload is a new blob. Else shared, if not zero, is the large object
-	// that the revision has in common with the one that sharedTID wrote.
-	upload    *upload
-	shared    uint32
-	sharedTID zeolite.TID
+	// that the revision has in common with an earlier one.
+	upload *upload
+	shared uint32
 }
 
 // blob is the large object of a revision, zero if it has none.

@@ -13,7 +13,7 @@ import (
 // it, what it is now, and what it was before.
 const undoQuery = `SELECT r.zoid, r.md5::text, r.state IS NULL, coalesce(rb.chunk, 0),
 		c.tid, c.md5::text, c.state IS NULL, coalesce(cb.chunk, 0),
-		coalesce(p.tid, 0), p.md5::text, p.state, coalesce(pb.chunk, 0)
+		p.md5::text, p.state, coalesce(pb.chunk, 0)
 	FROM object_state r
 	LEFT JOIN blob_chunk rb ON rb.zoid = r.zoid AND rb.tid = r.tid AND rb.chunk_num = 0
 	JOIN current_object k ON k.zoid = r.zoid
@@ -89,12 +89,12 @@ func (t *txn) undo(ctx context.Context, conn *pgx.Conn, tid zeolite.TID) ([]*pen
 		records           []*pending
 		failed            []*zeolite.UndoError
 		oid               zeolite.OID
-		serial, beforeTID zeolite.TID
+		serial            zeolite.TID
 		then, now, before look
 		data              []byte
 	)
 	columns := []any{&oid, &then.sum, &then.gone, &then.blob, &serial, &now.sum, &now.gone, &now.blob,
-		&beforeTID, &before.sum, &data, &before.blob}
+		&before.sum, &data, &before.blob}
 	_, err = pgx.ForEachRow(rows, columns, func() error {
 		// An object that this transaction changed already is as it will be.
 		p := &pending{oid: oid, serial: serial}
@@ -109,7 +109,7 @@ func (t *txn) undo(ctx context.Context, conn *pgx.Conn, tid zeolite.TID) ([]*pen
 			return nil
 		}
 		if data != nil {
-			p.data, p.sum, p.shared, p.sharedTID = data, before.sum, before.blob, beforeTID
+			p.data, p.sum, p.shared = data, before.sum, before.blob
 		}
 		records = append(records, p)
 		data = nil // the next row gets bytes of its own

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -91,8 +90,8 @@ func (u *upload) flush() error {
 }
 
 // stream runs something short on a connection of the blobs' pool. If the
-// connection breaks, it runs once more on another: what it does may be done
-// twice.
+// connection breaks, it runs again on another: what it does may be done more
+// than once.
 func (s *Storage) stream(doing string, do func(ctx context.Context, conn *pgx.Conn) error) error {
 	ctx, leave, err := s.enter(context.Background())
 	if err != nil {
@@ -101,19 +100,7 @@ func (s *Storage) stream(doing string, do func(ctx context.Context, conn *pgx.Co
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, uploadTime)
 	defer cancel()
-	for range s.opts.StreamConns + 1 {
-		var conn *pgxpool.Conn
-		if conn, err = s.streams.Acquire(ctx); err != nil {
-			break
-		}
-		err = do(ctx, conn.Conn())
-		broken := conn.Conn().IsClosed()
-		conn.Release()
-		if err == nil || !broken || ctx.Err() != nil {
-			break
-		}
-	}
-	return s.fault(ctx, doing, err)
+	return s.fault(ctx, doing, onConn(ctx, s.streams, s.opts.StreamConns, do))
 }
 
 // Complete implements zeolite.BlobUpload: the large object has all bytes. That
