@@ -21,6 +21,19 @@ func (s *Storage) within(limit zeolite.TID) int64 {
 	return int64(min(limit, s.publisher.horizon()))
 }
 
+// readCurrent is read for what is current as of the horizon. If the horizon moves
+// before the database is asked, a pack may have removed what was current before:
+// then what is found missing is looked for again.
+func (s *Storage) readCurrent(ctx context.Context, doing string, query func(ctx context.Context, conn *pgx.Conn) error) error {
+	for {
+		horizon := s.publisher.horizon()
+		err := s.read(ctx, doing, query)
+		if !errors.As(err, new(*zeolite.NotFoundError)) || s.publisher.horizon() == horizon {
+			return err
+		}
+	}
+}
+
 // LoadBefore implements zeolite.Storage.
 func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (rev zeolite.Revision, err error) {
 	if known, ok := s.serials.load(oid, before); ok {
@@ -32,7 +45,7 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		known.Data = bytes.Clone(known.Data)
 		return known, nil
 	}
-	err = s.read(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.readCurrent(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) error {
 		if oid > maxOID {
 			return &zeolite.NotFoundError{OID: oid}
 		}
@@ -102,7 +115,7 @@ func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolit
 
 // CurrentTID implements zeolite.Storage.
 func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (tid zeolite.TID, err error) {
-	err = s.read(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.readCurrent(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) error {
 		if oid > maxOID {
 			return &zeolite.NotFoundError{OID: oid}
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server/storagetest"
@@ -249,5 +250,43 @@ func TestPackBesideVoted(t *testing.T) {
 	}
 	if n := a.number("SELECT count(*) FROM object_state"); n != 1 {
 		t.Errorf("%d revisions are left", n)
+	}
+}
+
+// A load that a commit and a pack overtake finds the revision that is current
+// then.
+func TestLoadOvertakenByPack(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a, blocker := storage(t, Options{DSN: dsn, PollInterval: time.Hour}), newAdmin(t, dsn), newAdmin(t, dsn)
+	for _, load := range []func() (zeolite.TID, error){
+		func() (zeolite.TID, error) {
+			rev, err := s.LoadBefore(t.Context(), 1, zeolite.MaxTID)
+			return rev.TID, err
+		},
+		func() (zeolite.TID, error) { return s.CurrentTID(t.Context(), 1) },
+	} {
+		first := put(t, s, store(t.Context(), 1, s.LastTID(), "first"))
+		second := first + 1
+		blocker.exec("BEGIN")
+		blocker.exec("LOCK TABLE object_state IN ACCESS EXCLUSIVE MODE")
+		var found zeolite.TID
+		loaded := make(chan error, 1)
+		go func() {
+			var err error
+			found, err = load()
+			loaded <- err
+		}()
+		eventually(t, "the load waits", func() bool { return a.number("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1 })
+		blocker.exec("INSERT INTO transaction (tid, username, description) VALUES ($1, '', '')", int64(second))
+		blocker.exec("INSERT INTO object_state SELECT zoid, $1, 0, md5, state_size, state FROM object_state WHERE tid = $2", int64(second), int64(first))
+		blocker.exec("UPDATE current_object SET tid = $1", int64(second))
+		blocker.exec("DELETE FROM object_state WHERE tid <= $1", int64(first))
+		s.publisher.mu.Lock()
+		s.publisher.show(second, []zeolite.OID{1}, nil)
+		s.publisher.mu.Unlock()
+		blocker.exec("COMMIT")
+		if err := <-loaded; err != nil || found != second {
+			t.Errorf("found %v, %v, want %v", found, err, second)
+		}
 	}
 }
