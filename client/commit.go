@@ -302,31 +302,30 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	}
 	c := t.commit(publish)
 	t.state = txnEnded
-	err := t.link.stub.TpcFinishHook(ctx, t.id, c.answered)
-	if err != nil && !c.wasAnswered() {
-		var lost *zrpc.ConnError
-		if errors.As(err, &lost) {
+	stub, id := t.link.stub, t.id
+	// The call outlives ctx: the next transaction gets its turn when the answer
+	// is there, or when the connection ends without it.
+	c.s.spawn(func() {
+		if err := stub.TpcFinishHook(context.Background(), id, c.answered); err != nil && !c.wasAnswered() {
 			c.lost(err)
-			if !lost.MaybeSent {
-				unshare(c.shared)
-				return 0, t.s.asError(err, false)
-			}
 		}
-		if !c.wasAnswered() {
-			// The answer is still to come, and will end the transaction.
-			c.s.spawn(func() {
-				select {
-				case <-c.ended:
-				case <-c.s.ctx.Done():
-				}
-				if c.wasAnswered() {
-					_ = c.place()
-				}
-			})
-		}
-		return 0, &InDoubtError{err: t.s.asError(err, false), c: c}
+	})
+	select {
+	case <-c.ended:
+	case <-ctx.Done():
+	}
+	if !c.wasAnswered() {
+		c.s.spawn(func() {
+			<-c.ended
+			_ = c.place()
+		})
+		return 0, &InDoubtError{err: ctx.Err(), c: c}
+	}
+	if c.unanswered {
+		return 0, &InDoubtError{err: t.s.asError(c.failure, false), c: c}
 	}
 	if err := c.failure; err != nil {
+		unshare(c.shared)
 		return 0, t.s.asError(err, false)
 	}
 	<-c.visible
@@ -348,7 +347,7 @@ type commit struct {
 	visible chan struct{} // and it is visible, if it is committed
 	tid     zeolite.TID   // not zero if committed
 	failure error         // if it is not
-	// unanswered says that the failure is that of the connection.
+	// unanswered says that the connection ended before it could be known.
 	unanswered bool
 }
 
@@ -393,7 +392,8 @@ func (c *commit) answered(tid stubs.OptionalTID, err error) {
 
 // lost says that the answer will not come.
 func (c *commit) lost(err error) {
-	c.failure, c.unanswered = err, true
+	var lost *zrpc.ConnError
+	c.failure, c.unanswered = err, errors.As(err, &lost) && lost.MaybeSent
 	close(c.ended)
 	c.s.turn.Release(1)
 }

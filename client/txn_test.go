@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
@@ -295,6 +296,45 @@ func TestFinishContextEnds(t *testing.T) {
 		t.Errorf("Outcome says %v, published was %v", tid, p)
 	}
 	wantCurrent(t, s, 1, tid, "x")
+	put(t, s, 1, tid, "y")
+}
+
+// If the connection is lost after that, the transaction has no answer any more,
+// and the next one has its turn.
+func TestFinishContextEndsBeforeConnection(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	g := newGate(srv.addr)
+	proxy, err := faults.NewProxy(g.start(t))
+	must(t, err)
+	defer proxy.Close()
+	s := open(t, testOptions(t, proxy.Addr().String()))
+	tx, err := s.Begin(t.Context(), zeolite.TxnMeta{Description: []byte("doubtful")})
+	must(t, err)
+	must(t, tx.Store(t.Context(), 1, 0, []byte("x")))
+	must(t, tx.Vote(t.Context()))
+	g.shut()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	finished := make(chan error, 1)
+	go func() {
+		_, err := tx.Finish(ctx, nil)
+		finished <- err
+	}()
+	until(t, "the server is asked to commit", func() bool { return proxy.Counts(faults.ClientToServer)["tpc_finish"] == 1 })
+	cancel()
+	err = <-finished
+	proxy.Drop()
+	g.open()
+	if !errors.Is(err, zeolite.ErrInDoubt) {
+		t.Fatalf("Finish: got error %v, want ErrInDoubt", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tid, err := s.Outcome(ctx, err)
+	if err != nil || tid == 0 {
+		t.Fatalf("Outcome: %v, %v; it was committed", tid, err)
+	}
 	put(t, s, 1, tid, "y")
 }
 
