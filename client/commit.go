@@ -209,7 +209,7 @@ func (t *Txn) resolve(ctx context.Context, conflicts []stubs.StoreConflict, roun
 		}
 		return errors.Join(refused...)
 	}
-	if again && len(t.uploads) > 0 {
+	if again && len(t.uploads)+len(t.shared) > 0 {
 		// Python's server has used up the blobs by now, and would commit the
 		// records without them: everything has to be sent anew.
 		if err := t.link.stub.TpcAbort(ctx, t.id); err != nil {

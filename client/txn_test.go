@@ -45,8 +45,12 @@ func TestResolve(t *testing.T) {
 }
 
 func TestResolvePython(t *testing.T) {
-	eachEncoding(t, 1, func(t *testing.T, srv *pythonServer) { testResolve(t, srv.options(t)) },
-		"client-conflict-resolution true")
+	eachEncoding(t, 2, func(t *testing.T, srv *pythonServer) {
+		testResolve(t, srv.options(t))
+		o := srv.options(t)
+		o.BlobDir, o.SharedBlobDir = filepath.Join(srv.dir, o.Storage+".blobs"), true
+		testResolve(t, o)
+	}, "client-conflict-resolution true")
 }
 
 // Conflicts are resolved, with a blob in the transaction and without; those
@@ -54,7 +58,9 @@ func TestResolvePython(t *testing.T) {
 func testResolve(t *testing.T, o Options) {
 	var s *Storage
 	calls := 0
-	o.BlobDir = filepath.Join(t.TempDir(), "blobs")
+	if !o.SharedBlobDir {
+		o.BlobDir = filepath.Join(t.TempDir(), "blobs")
+	}
 	o.Resolve = adding(&s, &calls)
 	s = open(t, o)
 	ctx := t.Context()
@@ -110,7 +116,7 @@ func testResolve(t *testing.T, o Options) {
 // testOptionsLike returns options for another client of the same storage.
 func testOptionsLike(o Options) Options {
 	o.Resolve = nil
-	o.BlobDir += "-other"
+	o.BlobDir, o.SharedBlobDir = o.BlobDir+"-other", false
 	return o
 }
 
