@@ -305,6 +305,71 @@ func TestBlobAdoptFile(t *testing.T) {
 	must(t, again.Close())
 }
 
+// A commit whose blob cannot be put into the cache is a commit, and the blob is
+// downloaded when it is wanted.
+func TestBlobNotKept(t *testing.T) {
+	w, _, _ := blobClients(t)
+	inTheWay := w.blobs.dirOf(1)
+	must(t, os.WriteFile(inTheWay, nil, 0o666))
+	tid := putBlob(t, w, 1, 0, []byte("blob"))
+	must(t, os.Remove(inTheWay))
+	noTemporaryFiles(t, w.opt.BlobDir)
+	wantBlob(t, w, 1, tid, []byte("blob"))
+}
+
+// Another process may have the lock of a directory for as long as its download
+// takes. A commit waits for that until its context ends, and then succeeds;
+// Close does not wait.
+func TestBlobLockedByAnother(t *testing.T) {
+	w, _, _ := blobClients(t)
+	must(t, os.Mkdir(w.blobs.dirOf(1), 0o777))
+	other := newFlock(filepath.Join(w.blobs.dirOf(1), ".lock"))
+	must(t, other.Lock())
+	defer other.Unlock()
+	commit := func(oid zeolite.OID) zeolite.TID {
+		up, err := w.CreateBlob(t.Context())
+		must(t, err)
+		must(t, up.Complete())
+		tx, err := w.Begin(t.Context(), zeolite.TxnMeta{})
+		must(t, err)
+		must(t, tx.StoreBlob(t.Context(), oid, 0, []byte("blob record"), up))
+		must(t, tx.Vote(t.Context()))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		type result struct {
+			tid zeolite.TID
+			err error
+		}
+		finished := make(chan result, 1)
+		go func() {
+			tid, err := tx.Finish(ctx, nil)
+			finished <- result{tid, err}
+		}()
+		until(t, "it waits for the lock", func() bool {
+			return inSelect(func(stack string) bool { return strings.Contains(stack, "client.(*blobCache).lock(") }) > 0
+		})
+		cancel()
+		select {
+		case r := <-finished:
+			must(t, r.err)
+			return r.tid
+		case <-time.After(20 * time.Second):
+			t.Fatal("Finish waits for the lock although its context has ended")
+			return 0
+		}
+	}
+	tid := commit(1)
+	must(t, other.Unlock())
+	until(t, "the blob is in the cache", func() bool {
+		_, err := os.Stat(w.blobs.path(blobKey{1, tid}))
+		return err == nil
+	})
+	must(t, other.Lock())
+	commit(1 + zeocacheDirs)
+	must(t, w.Close())
+	noTemporaryFiles(t, w.opt.BlobDir)
+}
+
 func TestBlobWrongLayout(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, ".layout"), []byte("bushy"), 0o666))

@@ -183,18 +183,26 @@ func (b *blobCache) open(k blobKey) (zeolite.Blob, error) {
 	return blob, nil
 }
 
-// keep moves the file of a committed upload to its place.
-func (b *blobCache) keep(u *upload, k blobKey) error {
+// keep moves the file of a committed upload to its place. If that cannot be done
+// the blob can still be downloaded.
+func (b *blobCache) keep(u *upload, k blobKey) {
+	if err := b.tryKeep(u, k); err != nil {
+		b.s.log.Warn("a blob is committed, but cannot be put into the cache", "oid", k.oid, "tid", k.tid,
+			"error", errors.Join(err, u.Discard()))
+	}
+}
+
+func (b *blobCache) tryKeep(u *upload, k blobKey) error {
 	if b.s.opt.SharedBlobDir {
 		return u.Discard() // the server has its own link to it
 	}
-	unlock, _, err := b.lock(context.Background(), b.dirOf(k.oid))
-	if err == nil {
-		defer unlock()
-		err = u.moveTo(b.path(k))
-	}
+	unlock, _, err := b.lock(b.s.ctx, b.dirOf(k.oid))
 	if err != nil {
-		return errors.Join(blobError("the blob is committed, but cannot be put into the cache", err), u.Discard())
+		return err
+	}
+	defer unlock()
+	if err := u.moveTo(b.path(k)); err != nil {
+		return err
 	}
 	b.grew(u.Size())
 	return nil

@@ -285,7 +285,9 @@ func (t *Txn) Abort() {
 
 // Finish implements zeolite.Txn. If the connection is lost, or the context
 // ends, after the server was asked to commit and before it answered, the error
-// is an *InDoubtError; Storage.Outcome then finds out what happened.
+// is an *InDoubtError; Storage.Outcome then finds out what happened. Blobs that
+// cannot be put into the cache are downloaded when they are wanted: a commit
+// does not fail with that, and does not wait for it longer than the context.
 //
 // publish is called by a goroutine of the Storage, in the order in which the
 // server told of all transactions, those of other clients included.
@@ -305,20 +307,19 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	stub, id := t.link.stub, t.id
 	// The call outlives ctx: the next transaction gets its turn when the answer
 	// is there, or when the connection ends without it.
+	settled := make(chan struct{})
 	c.s.spawn(func() {
+		defer close(settled)
 		if err := stub.TpcFinishHook(context.Background(), id, c.answered); err != nil && !c.wasAnswered() {
 			c.lost(err)
 		}
+		c.settle()
 	})
 	select {
-	case <-c.ended:
+	case <-settled:
 	case <-ctx.Done():
 	}
 	if !c.wasAnswered() {
-		c.s.spawn(func() {
-			<-c.ended
-			_ = c.place()
-		})
 		return 0, &InDoubtError{err: ctx.Err(), c: c}
 	}
 	if c.unanswered {
@@ -329,7 +330,7 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		return 0, t.s.asError(err, false)
 	}
 	<-c.visible
-	return c.tid, c.place()
+	return c.tid, nil
 }
 
 // commit is a transaction from tpc_finish on. It outlives its Txn if the
@@ -424,23 +425,24 @@ func (c *commit) applied() {
 	k.mu.Unlock()
 }
 
-// place puts the blobs of a commit into the cache. It may wait for other
+// settle puts the blobs of a commit into the cache. It may wait for other
 // processes, so the goroutine that reads the connection does not do it.
-func (c *commit) place() error {
+func (c *commit) settle() {
 	if c.tid == 0 {
-		return nil
+		return
 	}
-	var errs []error
 	if len(c.staging.blobs) > 0 {
-		errs = append(errs, c.staging.each(func(o *op) error {
+		err := c.staging.each(func(o *op) error {
 			if o.blob != nil {
-				errs = append(errs, c.s.blobs.keep(o.blob, blobKey{o.OID, c.tid}))
+				c.s.blobs.keep(o.blob, blobKey{o.OID, c.tid})
 			}
 			return nil
-		}))
+		})
+		if err != nil {
+			c.s.log.Warn("the blobs of a commit are not all put into the cache", "tid", c.tid, "error", err)
+		}
 	}
 	c.staging.close()
-	return errors.Join(errs...)
 }
 
 // lostBefore marks the failure to queue a one-way message as that of a
