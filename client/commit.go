@@ -326,7 +326,6 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		return 0, &InDoubtError{err: t.s.asError(c.failure, false), c: c}
 	}
 	if err := c.failure; err != nil {
-		unshare(c.shared)
 		return 0, t.s.asError(err, false)
 	}
 	<-c.visible
@@ -425,13 +424,14 @@ func (c *commit) applied() {
 	k.mu.Unlock()
 }
 
-// settle puts the blobs of a commit into the cache. It may wait for other
-// processes, so the goroutine that reads the connection does not do it.
+// settle puts the blobs of a commit into the cache, and lets go of what else
+// there is, unless Outcome needs it. It may wait for other processes, so the
+// goroutine that reads the connection does not do it.
 func (c *commit) settle() {
-	if c.tid == 0 {
+	if c.unanswered {
 		return
 	}
-	if len(c.staging.blobs) > 0 {
+	if c.tid != 0 && len(c.staging.blobs) > 0 {
 		err := c.staging.each(func(o *op) error {
 			if o.blob != nil {
 				c.s.blobs.keep(o.blob, blobKey{o.OID, c.tid})
@@ -442,7 +442,13 @@ func (c *commit) settle() {
 			c.s.log.Warn("the blobs of a commit are not all put into the cache", "tid", c.tid, "error", err)
 		}
 	}
+	c.letGo()
+}
+
+// letGo frees what is only needed while the outcome is not known.
+func (c *commit) letGo() {
 	c.staging.close()
+	unshare(c.shared) // the server has taken over what it has committed
 }
 
 // lostBefore marks the failure to queue a one-way message as that of a

@@ -56,8 +56,7 @@ func (s *Storage) Outcome(ctx context.Context, inDoubt error) (zeolite.TID, erro
 	}
 	tid, err := c.search(ctx)
 	if err == nil {
-		c.staging.close()
-		unshare(c.shared) // the server has taken over what it has committed
+		c.letGo()
 	}
 	return tid, err
 }

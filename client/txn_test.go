@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -342,6 +343,71 @@ func TestFinishContextEndsBeforeConnection(t *testing.T) {
 		t.Fatalf("Outcome: %v, %v; it was committed", tid, err)
 	}
 	put(t, s, 1, tid, "y")
+}
+
+// A Finish that the server refuses leaves nothing behind at this end, whether its
+// caller waited for the answer or not.
+func TestFinishRefused(t *testing.T) {
+	noLeaks(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	g := newGate(srv.addr)
+	proxy, err := faults.NewProxy(g.start(t))
+	must(t, err)
+	defer proxy.Close()
+	o := testOptions(t, proxy.Addr().String())
+	o.TransactionMemory = 100
+	s := open(t, o)
+	for _, giveUp := range []bool{false, true} {
+		proxy.Reset()
+		begun, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+		must(t, err)
+		tx := begun.(*Txn)
+		must(t, tx.Store(t.Context(), 1, 0, make([]byte, 1000)))
+		must(t, tx.Vote(t.Context()))
+		link := filepath.Join(t.TempDir(), "link")
+		must(t, os.WriteFile(link, nil, 0o666))
+		tx.shared = []string{link}
+		must(t, tx.link.stub.TpcAbort(t.Context(), tx.id)) // so that it knows nothing of it
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if giveUp {
+			g.shut()
+		}
+		finished := make(chan error, 1)
+		go func() {
+			_, err := tx.Finish(ctx, nil)
+			finished <- err
+		}()
+		until(t, "the server is asked to commit", func() bool { return proxy.Counts(faults.ClientToServer)["tpc_finish"] == 1 })
+		if giveUp {
+			cancel()
+			err = <-finished
+			g.open()
+			tid, outcome := s.Outcome(t.Context(), err)
+			if !errors.Is(err, zeolite.ErrInDoubt) || tid != 0 || outcome != nil {
+				t.Fatalf("Finish: %v; Outcome: %v, %v", err, tid, outcome)
+			}
+		} else if err := <-finished; err == nil || errors.Is(err, zeolite.ErrInDoubt) {
+			t.Fatalf("Finish: got error %v, want a refusal", err)
+		}
+		until(t, "nothing is left", func() bool {
+			_, err := os.Stat(link)
+			return os.IsNotExist(err) && spoolFiles() == 0
+		})
+	}
+}
+
+// spoolFiles counts the temporary files of transactions that this process has
+// open, where that can be known.
+func spoolFiles() (n int) {
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	for _, fd := range fds {
+		if name, err := os.Readlink(fd); err == nil && strings.HasPrefix(name, os.Getenv("TMPDIR")) && strings.Contains(name, ".spool") {
+			n++
+		}
+	}
+	return n
 }
 
 // Outcome of a transaction whose reply was lost, for each kind of operation.
