@@ -132,9 +132,11 @@ func infoFrom(v zrpc.Value) (*zeolite.TransactionInfo, error) {
 }
 
 // Pack implements zeolite.Packer: the server packs, and Pack waits for it. A
-// pack goes on at the server when the context ends. Whether garbage is
-// collected is the server's setting, which the protocol cannot change: a
-// PackOptions.GC that is not nil gives ErrUnsupported. There is no progress.
+// pack goes on at the server when the context ends. So it does if the connection
+// is lost: it is not asked for again, and the *DisconnectedError says that this
+// is not safe. Whether garbage is collected is the server's setting, which the
+// protocol cannot change: a PackOptions.GC that is not nil gives ErrUnsupported.
+// There is no progress.
 //
 // The protocol tells moments in seconds as a floating-point number, so tid is
 // rounded up, by less than a microsecond. This client's object cache is
@@ -148,7 +150,11 @@ func (s *Storage) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOp
 	for seconds < endOfTime && tidFromSeconds(seconds) < tid {
 		seconds = math.Nextafter(seconds, math.Inf(1))
 	}
-	err := s.read(ctx, func(l *link) error { return l.stub.Pack(ctx, seconds, true) })
+	l, err := s.connection(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.asError(l.stub.Pack(ctx, seconds, true), false)
 	s.cache.mu.Lock()
 	s.cache.clearLocked(s.cache.tid)
 	s.cache.mu.Unlock()

@@ -224,3 +224,23 @@ func putBlob(t testing.TB, s *Storage, oid zeolite.OID, serial zeolite.TID, blob
 	must(t, err)
 	return tid
 }
+
+// A pack whose answer is lost goes on at the server: it is not asked for again.
+func TestCutPack(t *testing.T) {
+	noLeaks(t)
+	forEachCut(t, zrpc.Msgpack, []string{"pack"}, []string{".reply"}, func(t *testing.T, c *cutter) {
+		tid := put(t, c.s, zeolite.RootOID, 0, "\x80\x03cpersistent.mapping\nPersistentMapping\n.\x80\x03}.")
+		c.proxy.Reset()
+		c.arm(t)
+		err := c.s.Pack(t.Context(), tid, zeolite.PackOptions{})
+		answered := c.cut.Dir == faults.ServerToClient && c.cut.When == faults.After
+		var lost *DisconnectedError
+		if (!errors.As(err, &lost) || lost.SafeToRepeat) && !(err == nil && answered) {
+			t.Errorf("Pack: got error %v, want one that says that a repetition is not safe", err)
+		}
+		must(t, c.s.Sync(t.Context()))
+		if n := c.proxy.Counts(faults.ClientToServer)["pack"]; n != 1 {
+			t.Errorf("the server was asked %d times to pack", n)
+		}
+	})
+}
