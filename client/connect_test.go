@@ -1,10 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -344,6 +347,90 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("told of %v, want %v", seen[i], want[i])
 		}
 	}
+}
+
+// Whoever watches before the first connection is told where the server is: a
+// server that serves the storage on would show an empty database else.
+func TestWatchBeforeConnection(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	tid := put(t, open(t, testOptions(t, srv.addr)), 1, 0, "x")
+	o := testOptions(t, srv.addr)
+	o.NoWait = true
+	watching := make(chan struct{})
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		<-watching
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	s := open(t, o)
+	told := make(chan zeolite.TID, 1)
+	s.Watch(func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+		visible()
+		told <- tid
+	}, func() { t.Error("lost") })
+	close(watching)
+	waitTID(t, s, tid)
+	must(t, s.Close()) // by now it was told, or never will be
+	select {
+	case got := <-told:
+		if got != tid {
+			t.Errorf("told of %v, want %v", got, tid)
+		}
+	default:
+		t.Error("the watcher was not told")
+	}
+}
+
+// Whoever comes to watch while a cache is verified is told of every transaction
+// that is not visible yet.
+func TestWatchDuringVerify(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	writer := open(t, testOptions(t, srv.addr))
+	o := testOptions(t, srv.addr)
+	o.CachePath = filepath.Join(t.TempDir(), "cache")
+	serial := put(t, writer, 1, 0, "cached")
+	must(t, open(t, o).Close())
+	var want []zeolite.TID
+	for range 3 {
+		serial = put(t, writer, 1, serial, "x")
+		want = append(want, serial)
+	}
+	o.NoWait = true
+	var s *Storage
+	opened := make(chan struct{})
+	var seen []zeolite.TID
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		<-opened
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &onCall{Conn: c, name: "getInvalidations", do: func() {
+			s.Watch(func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+				visible()
+				seen = append(seen, tid)
+			}, func() { t.Error("lost") })
+		}}, err
+	}
+	s = open(t, o)
+	close(opened)
+	must(t, s.Sync(t.Context())) // waits for the connection
+	must(t, s.Close())
+	if !slices.Equal(seen, want) {
+		t.Errorf("told of %v, want %v", seen, want)
+	}
+}
+
+// onCall is a connection that does something before a call is sent.
+type onCall struct {
+	net.Conn
+	name string
+	do   func()
+}
+
+func (c *onCall) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(c.name)) {
+		c.do()
+	}
+	return c.Conn.Write(p)
 }
 
 // Many loads are one burst, and loads of the same object are one.

@@ -75,6 +75,10 @@ func (s *Storage) quickVerify(ctx context.Context, l *link, known zeolite.TID) e
 	}
 	c := s.cache
 	c.mu.Lock()
+	if s.pub.watch != nil { // since a moment ago
+		c.mu.Unlock()
+		return s.replay(s.ctx, l, known)
+	}
 	defer c.mu.Unlock()
 	if inv == nil || inv.TID < l.tid {
 		s.log.Warn("the server cannot tell what changed since this client was connected: the cache is dropped", "since", known)
@@ -87,10 +91,11 @@ func (s *Storage) quickVerify(ctx context.Context, l *link, known zeolite.TID) e
 	return nil
 }
 
-// catchUpLocked takes down that the given objects changed up to tid.
+// catchUpLocked takes down that the given objects changed up to tid. Whoever
+// watches since before the first connection is told where it begins.
 func (s *Storage) catchUpLocked(tid zeolite.TID, oids []zeolite.OID) {
 	s.cache.forgetLocked(tid, oids)
-	s.pub.add(publication{tid: tid, oids: oids, own: true})
+	s.pub.add(publication{tid: tid, oids: oids})
 }
 
 // replay applies the transactions since one by one.
