@@ -419,6 +419,25 @@ func TestWatchDuringVerify(t *testing.T) {
 	}
 }
 
+// Closing while transactions are replayed does not mean that they are unknown.
+func TestReplayClosed(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	s := open(t, testOptions(t, srv.addr))
+	tid := put(t, s, 1, 0, "cached")
+	s.Watch(func(tid zeolite.TID, _ []zeolite.OID, _ func()) { t.Errorf("told of %v", tid) }, func() { t.Error("lost") })
+	l, err := s.connection(t.Context())
+	must(t, err)
+	closed, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.replay(closed, l, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("replay: got error %v", err)
+	}
+	if _, ok := s.cache.get(1, tid+1); !ok {
+		t.Error("the cache is empty")
+	}
+}
+
 // onCall is a connection that does something before a call is sent.
 type onCall struct {
 	net.Conn

@@ -103,10 +103,10 @@ func (s *Storage) replay(ctx context.Context, l *link, known zeolite.TID) error 
 	last := known
 	for change, err := range s.changesOn(ctx, l, known, l.tid) {
 		if err != nil {
-			s.log.Warn("the server cannot tell what changed since this client was connected", "since", known, "error", err)
-			if l.lost() {
+			if l.lost() || ctx.Err() != nil {
 				return err
 			}
+			s.log.Warn("the server cannot tell what changed since this client was connected", "since", known, "error", err)
 			return s.giveUp(l)
 		}
 		s.cache.mu.Lock()
