@@ -23,16 +23,46 @@ type walk struct {
 }
 
 func (l *link) walk(ctx context.Context, start, stop zeolite.TID) (*walk, error) {
-	id, err := l.stub.IteratorStart(ctx, stubs.SomeTID(start), stubs.SomeTID(stop))
+	id, err := l.iterator(ctx, func(ctx context.Context) (int64, error) {
+		return l.stub.IteratorStart(ctx, stubs.SomeTID(start), stubs.SomeTID(stop))
+	})
 	return &walk{l: l, id: id}, err
 }
+
+// iterator makes a call that opens an iterator at the server. If the context
+// ends first the iterator is freed as soon as its id is known.
+func (l *link) iterator(ctx context.Context, start func(context.Context) (int64, error)) (int64, error) {
+	var (
+		id      int64
+		err     error
+		started = make(chan struct{})
+	)
+	l.s.spawn(func() {
+		defer close(started)
+		id, err = start(context.Background())
+	})
+	select {
+	case <-started:
+		return id, err
+	case <-ctx.Done():
+		l.s.spawn(func() {
+			if <-started; err == nil {
+				l.free(id)
+			}
+		})
+		return 0, ctx.Err()
+	}
+}
+
+// free ends an iterator at the server; so does the end of the connection.
+func (l *link) free(id int64) { _ = l.stub.IteratorGC(context.Background(), []int64{id}) }
 
 // next returns the next transaction, nil at the end.
 func (w *walk) next(ctx context.Context) (*stubs.TransactionEntry, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e, err := w.l.stub.IteratorNext(ctx, w.id)
-	w.last, w.over = 0, e == nil || err != nil
+	w.last, w.over = 0, e == nil && err == nil
 	if e != nil {
 		w.last = e.TID
 	}
@@ -47,7 +77,9 @@ func (w *walk) records(ctx context.Context, tid zeolite.TID) (id int64, ok bool,
 	if w.over || w.last != tid || w.l.lost() {
 		return 0, false, nil
 	}
-	id, err = w.l.stub.IteratorRecordStart(ctx, w.id, tid)
+	id, err = w.l.iterator(ctx, func(ctx context.Context) (int64, error) {
+		return w.l.stub.IteratorRecordStart(ctx, w.id, tid)
+	})
 	return id, true, err
 }
 
@@ -57,7 +89,7 @@ func (w *walk) end() {
 	defer w.mu.Unlock()
 	if !w.over {
 		w.over = true
-		_ = w.l.stub.IteratorGC(context.Background(), []int64{w.id}) // the connection's end frees it too
+		w.l.free(w.id)
 	}
 }
 
@@ -202,7 +234,7 @@ func (l *link) records(ctx context.Context, w *walk, tid zeolite.TID) iter.Seq2[
 				return // it is gone at the server
 			}
 		}
-		_ = l.stub.IteratorGC(context.Background(), []int64{id})
+		l.free(id)
 	}
 }
 
