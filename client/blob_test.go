@@ -305,6 +305,37 @@ func TestBlobAdoptFile(t *testing.T) {
 	must(t, again.Close())
 }
 
+// Whoever removes what dead processes left does not remove a file that is being
+// adopted, whose name was that of another file a moment before.
+func TestBlobAdoptFileNotStale(t *testing.T) {
+	w, _, _ := blobClients(t)
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop.Store(true)
+	for range 2 {
+		all.Go(func() {
+			for !stop.Load() {
+				w.blobs.removeStale()
+			}
+		})
+	}
+	path := filepath.Join(t.TempDir(), "file")
+	rounds := 50
+	if peers.Long() {
+		rounds = 2000
+	}
+	for range rounds {
+		must(t, os.WriteFile(path, []byte("adopted"), 0o666))
+		up, err := w.AdoptFile(t.Context(), path)
+		must(t, err)
+		if _, err := os.Stat(up.(*upload).path); err != nil {
+			t.Fatal(err)
+		}
+		must(t, up.Discard())
+	}
+}
+
 // A commit whose blob cannot be put into the cache is a commit, and the blob is
 // downloaded when it is wanted.
 func TestBlobNotKept(t *testing.T) {

@@ -135,13 +135,15 @@ func (b *blobCache) removeStale() {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		f := flock.New(path, flock.SetFlag(os.O_RDONLY))
-		if ok, err := f.TryLock(); err == nil && ok {
-			if os.Remove(path) == nil {
-				b.s.log.Info("removed what a process left behind", "file", path)
-			}
-			f.Unlock()
+		// It may be that another file gets this name meanwhile: AdoptFile.
+		f, err := openLocked(path, os.O_RDONLY)
+		if err != nil {
+			continue
 		}
+		if os.Remove(path) == nil {
+			b.s.log.Info("removed what a process left behind", "file", path)
+		}
+		f.Close()
 	}
 }
 
