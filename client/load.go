@@ -241,14 +241,13 @@ func (p *oidPool) drop() {
 	p.mu.Unlock()
 }
 
-// take moves up to n oids to the end of dst.
-func (p *oidPool) take(dst []zeolite.OID, n int) ([]zeolite.OID, int) {
+// take takes out up to n oids.
+func (p *oidPool) take(n int) (oids []zeolite.OID, era int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n = min(n, len(p.oids))
-	dst = append(dst, p.oids[:n]...)
-	p.oids = p.oids[n:]
-	return dst, p.era
+	oids, p.oids = p.oids[:n:n], p.oids[n:]
+	return oids, p.era
 }
 
 func (p *oidPool) put(oids []zeolite.OID, era int) {
@@ -283,14 +282,16 @@ func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
 	if n <= 0 {
 		return nil, errors.New("NewOIDs: n must be positive")
 	}
-	oids := make([]zeolite.OID, 0, n)
-	for {
+	var oids []zeolite.OID
+	for last := 0; ; {
 		if s.ctx.Err() != nil {
 			return nil, zeolite.ErrClosed
 		}
-		var era int
-		oids, era = s.oids.take(oids, n-len(oids))
-		if len(oids) == n {
+		some, era := s.oids.take(n - len(oids))
+		if era != last {
+			oids, last = nil, era // the next server may give the same ones
+		}
+		if oids = append(oids, some...); len(oids) == n {
 			return oids, nil
 		}
 		var more []zeolite.OID
@@ -307,8 +308,6 @@ func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
 		if len(more) == 0 {
 			return nil, &zeolite.StorageError{Message: "the server has no new oids"}
 		}
-		k := min(n-len(oids), len(more))
-		oids = append(oids, more[:k]...)
-		s.oids.put(more[k:], era)
+		s.oids.put(more, era)
 	}
 }

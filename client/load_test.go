@@ -3,12 +3,14 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
+	"github.com/zeolite-go/zeolite/server/memory"
 	"github.com/zeolite-go/zeolite/tests/faults"
 )
 
@@ -75,5 +77,50 @@ func TestLoadsAreShared(t *testing.T) {
 		if got := proxy.Counts(faults.ClientToServer)["loadBefore"]; got != want {
 			t.Errorf("the server was asked %d times, want %d", got, want)
 		}
+	}
+}
+
+// restarted is a storage that forgets which oids it has handed out when it is
+// asked for the second time, as if its server had been restarted.
+type restarted struct {
+	*memory.Storage
+	mu    sync.Mutex
+	calls int
+	next  zeolite.OID
+	drop  func()
+}
+
+func (r *restarted) NewOIDs(_ context.Context, n int) ([]zeolite.OID, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.calls++; r.calls == 2 {
+		r.next = 0
+		r.drop()
+		return nil, errors.New("the server is gone")
+	}
+	var oids []zeolite.OID
+	for range n {
+		r.next++
+		oids = append(oids, r.next)
+	}
+	return oids, nil
+}
+
+// No oid is twice among those of one call, although a server that was restarted
+// meanwhile hands out the same ones.
+func TestNewOIDsAcrossRestart(t *testing.T) {
+	noLeaks(t)
+	back := &restarted{Storage: newMemory(t)}
+	srv := serve(t, back, server.Options{}, "tcp")
+	proxy, err := faults.NewProxy(srv.addr)
+	must(t, err)
+	defer proxy.Close()
+	back.drop = proxy.Drop
+	s := open(t, testOptions(t, proxy.Addr().String()))
+	oids, err := s.NewOIDs(t.Context(), 250)
+	must(t, err)
+	slices.Sort(oids)
+	if n := len(slices.Compact(oids)); n != 250 {
+		t.Errorf("%d oids are different, want 250", n)
 	}
 }
