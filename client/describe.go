@@ -44,8 +44,8 @@ const undoBatch = 100
 // UndoLog implements zeolite.Undoer.
 func (s *Storage) UndoLog(ctx context.Context) iter.Seq2[*zeolite.TransactionInfo, error] {
 	return func(yield func(*zeolite.TransactionInfo, error) bool) {
-		if s.ctx.Err() == nil && !s.Info().Undo {
-			yield(nil, zeolite.ErrUnsupported)
+		if err := s.canUndo(ctx); err != nil {
+			yield(nil, err)
 			return
 		}
 		older := s.LastTID() + 1
@@ -80,6 +80,21 @@ func (s *Storage) UndoLog(ctx context.Context) iter.Seq2[*zeolite.TransactionInf
 			}
 		}
 	}
+}
+
+// canUndo tells whether the server can undo, which is not known before the first
+// connection.
+func (s *Storage) canUndo(ctx context.Context) error {
+	if s.Info().Undo {
+		return nil
+	}
+	if _, err := s.connection(ctx); err != nil {
+		return err
+	}
+	if !s.Info().Undo {
+		return zeolite.ErrUnsupported
+	}
+	return nil
 }
 
 // infoFrom reads an entry of history or undoLog: a dict with what the server

@@ -148,13 +148,14 @@ func (t *Txn) RestoreBlob(_ context.Context, oid zeolite.OID, data []byte, prev 
 }
 
 // Undo implements zeolite.Txn, except that it returns no oids: which objects
-// are changed, and whether it can be done, is known after Vote only.
-func (t *Txn) Undo(_ context.Context, tid zeolite.TID) ([]zeolite.OID, error) {
+// are changed, and whether it can be done, is known after Vote only. Before the
+// first connection it waits for that: a server may not know how to undo.
+func (t *Txn) Undo(ctx context.Context, tid zeolite.TID) ([]zeolite.OID, error) {
 	if err := t.open("undo"); err != nil {
 		return nil, err
 	}
-	if !t.s.Info().Undo {
-		return nil, zeolite.ErrUnsupported
+	if err := t.s.canUndo(ctx); err != nil {
+		return nil, err
 	}
 	return nil, t.add(&op{Op: spool.Op{Kind: spool.Undo, Serial: tid}}, nil)
 }

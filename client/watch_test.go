@@ -1,0 +1,174 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server"
+	"github.com/zeolite-go/zeolite/tests/faults"
+)
+
+// Watch tells of what others commit, once each and in order, across
+// disconnections.
+func TestWatch(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	proxy, err := faults.NewProxy(srv.addr)
+	must(t, err)
+	defer proxy.Close()
+	writer := open(t, testOptions(t, srv.addr))
+	watcher := open(t, testOptions(t, proxy.Addr().String()))
+	var mu sync.Mutex
+	var seen []zeolite.TID
+	watcher.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
+		if len(oids) != 1 || oids[0] != 1 {
+			t.Errorf("%v changed %v", tid, oids)
+		}
+		// Whoever is told may load: what was before, until it is visible.
+		if rev, err := watcher.LoadBefore(t.Context(), 1, zeolite.MaxTID); err == nil && rev.TID >= tid {
+			t.Errorf("%v can be loaded before it is visible", rev.TID)
+		}
+		visible()
+		if rev, err := watcher.LoadBefore(t.Context(), 1, tid+1); err != nil || rev.TID != tid {
+			t.Errorf("after %v is visible: %v, %v", tid, rev.TID, err)
+		}
+		mu.Lock()
+		seen = append(seen, tid)
+		mu.Unlock()
+	}, func() { t.Error("lost") })
+	var want []zeolite.TID
+	var serial zeolite.TID
+	for i := range 60 {
+		if i%15 == 14 {
+			proxy.Drop()
+		}
+		serial = put(t, writer, 1, serial, "x")
+		want = append(want, serial)
+	}
+	until(t, "all transactions are told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(seen) >= len(want)
+	})
+	must(t, watcher.Close())
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) != len(want) {
+		t.Fatalf("told of %d transactions, want %d", len(seen), len(want))
+	}
+	for i := range want {
+		if seen[i] != want[i] {
+			t.Fatalf("told of %v, want %v", seen[i], want[i])
+		}
+	}
+}
+
+// Whoever watches before the first connection is told where the server is: a
+// server that serves the storage on would show an empty database else.
+func TestWatchBeforeConnection(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	tid := put(t, open(t, testOptions(t, srv.addr)), 1, 0, "x")
+	o := testOptions(t, srv.addr)
+	o.NoWait = true
+	watching := make(chan struct{})
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		<-watching
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	s := open(t, o)
+	told := make(chan zeolite.TID, 1)
+	s.Watch(func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+		visible()
+		told <- tid
+	}, func() { t.Error("lost") })
+	close(watching)
+	waitTID(t, s, tid)
+	must(t, s.Close()) // by now it was told, or never will be
+	select {
+	case got := <-told:
+		if got != tid {
+			t.Errorf("told of %v, want %v", got, tid)
+		}
+	default:
+		t.Error("the watcher was not told")
+	}
+}
+
+// Whoever comes to watch while a cache is verified is told of every transaction
+// that is not visible yet.
+func TestWatchDuringVerify(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	writer := open(t, testOptions(t, srv.addr))
+	o := testOptions(t, srv.addr)
+	o.CachePath = filepath.Join(t.TempDir(), "cache")
+	serial := put(t, writer, 1, 0, "cached")
+	must(t, open(t, o).Close())
+	var want []zeolite.TID
+	for range 3 {
+		serial = put(t, writer, 1, serial, "x")
+		want = append(want, serial)
+	}
+	o.NoWait = true
+	var s *Storage
+	opened := make(chan struct{})
+	var seen []zeolite.TID
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		<-opened
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &onCall{Conn: c, name: "getInvalidations", do: func() {
+			s.Watch(func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+				visible()
+				seen = append(seen, tid)
+			}, func() { t.Error("lost") })
+		}}, err
+	}
+	s = open(t, o)
+	close(opened)
+	must(t, s.Sync(t.Context())) // waits for the connection
+	must(t, s.Close())
+	if !slices.Equal(seen, want) {
+		t.Errorf("told of %v, want %v", seen, want)
+	}
+}
+
+// Closing while transactions are replayed does not mean that they are unknown.
+func TestReplayClosed(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	s := open(t, testOptions(t, srv.addr))
+	tid := put(t, s, 1, 0, "cached")
+	s.Watch(func(tid zeolite.TID, _ []zeolite.OID, _ func()) { t.Errorf("told of %v", tid) }, func() { t.Error("lost") })
+	l, err := s.connection(t.Context())
+	must(t, err)
+	closed, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.replay(closed, l, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("replay: got error %v", err)
+	}
+	if _, ok := s.cache.get(1, tid+1); !ok {
+		t.Error("the cache is empty")
+	}
+}
+
+// onCall is a connection that does something before a call is sent.
+type onCall struct {
+	net.Conn
+	name string
+	do   func()
+}
+
+func (c *onCall) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(c.name)) {
+		c.do()
+	}
+	return c.Conn.Write(p)
+}
