@@ -24,9 +24,9 @@ const queueLimit = 4 << 20
 // Options.Resolve; if several are left over, the error has them all (see
 // errors.Join).
 //
-// If it fails nothing is left at the server, and the transaction is as before.
-// If the connection is lost it is tried once more on the next one; it is
-// always safe to repeat.
+// If it fails nothing is left at the server, and the transaction is as before,
+// with what Options.Resolve made of some of its records. If the connection is
+// lost it is tried once more on the next one; it is always safe to repeat.
 func (t *Txn) Vote(ctx context.Context) error {
 	if err := t.open("vote"); err != nil {
 		return err
@@ -148,8 +148,9 @@ func (t *Txn) sendOne(ctx context.Context, o *op) error {
 	return lostBefore(err)
 }
 
-// currentSerial returns the serial on which a blob is to be stored. That of a
-// deletion shows in the history only.
+// currentSerial returns the serial on which a record is to be stored that is
+// restored without a tid, or with a blob. That of a deletion shows in the history
+// only.
 func (t *Txn) currentSerial(ctx context.Context, oid zeolite.OID) (zeolite.TID, error) {
 	var notFound *zeolite.NotFoundError
 	tid, err := t.link.stub.GetTid(ctx, oid)

@@ -10,8 +10,9 @@
 // blob that is read or written, belong to one goroutine at a time. Options are
 // read by Open and may be used again.
 //
-// Every call takes a context and returns when it ends. What was asked for goes
-// on at the server then: the answer is dropped, or goes into a cache. What a
+// Calls that may have to wait for a server take a context, and return when it
+// ends. What was asked for goes on at the server then: the answer goes into a
+// cache or is dropped, but that of Finish is kept for Storage.Outcome. What a
 // call returns belongs to the caller. Callbacks (Publish, Options.Progress)
 // must be quick; Options.Resolve may take its time, and may load.
 //
@@ -20,7 +21,8 @@
 // All loads show the database as of LastTID, which grows as the server tells of
 // transactions, and never show less or more: see Storage.LoadBefore. So two
 // loads before the same tid agree with each other, on any goroutine, whether
-// they were answered from the cache, by this server or by the next one.
+// they were answered from the cache, by this server or by the next one. Only
+// NextRecord gives what is current at the server.
 //
 // # When the connection is lost
 //
