@@ -251,6 +251,9 @@ func (p *packer) discard() {
 // the case that nothing else would change: it ends what can be undone. Each
 // byte may or may not survive a crash.
 func (p *packer) markPacked() error {
+	if err := p.endLog(); err != nil {
+		return err
+	}
 	w := newWindow(p.g.file)
 	for pos := int64(magicLen); pos < p.packPos; {
 		h, err := w.txn(pos, p.packPos)
@@ -268,6 +271,29 @@ func (p *packer) markPacked() error {
 		}
 	}
 	p.s.log.Info("packing would save nothing", "path", p.s.path)
+	return nil
+}
+
+// endLog makes the log say nothing of the transactions there are: it has them as
+// they were, and would not fit Data.fs any more. Later ones are behind packPos.
+func (p *packer) endLog() error {
+	s := p.s
+	select {
+	case s.committer.lock <- struct{}{}:
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+	defer func() { <-s.committer.lock }()
+	if s.wal == nil {
+		return nil
+	}
+	err := s.data.now()
+	if err == nil {
+		err = s.wal.void()
+	}
+	if err != nil {
+		return &zeolite.StorageError{Message: "cannot write to the database", Err: err}
+	}
 	return nil
 }
 

@@ -229,6 +229,29 @@ func TestLogAndPack(t *testing.T) {
 	check()
 }
 
+// So does a pack that only marks transactions in place, also for a power failure at
+// any time after it.
+func TestLogAndPackInPlace(t *testing.T) {
+	s, w := newCrashDB(t, neverSyncs)
+	defer s.Close()
+	for oid := range zeolite.OID(3) {
+		if _, err := w.commit(s, map[zeolite.OID]string{oid: strings.Repeat("x", 600)}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if oid > 0 {
+			continue
+		}
+		if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: new(false)}); err != nil {
+			t.Fatal(err)
+		}
+		var status [1]byte
+		if _, err := s.gen.Load().file.ReadAt(status[:], magicLen+statusOffset); err != nil || status[0] != statusPacked {
+			t.Fatalf("status %q, %v: this pack was to be in place", status[:], err)
+		}
+	}
+	w.crashes(t, 1, 4, false)
+}
+
 // The log is used again and again, and grows to its limit only.
 func TestLogGoesRound(t *testing.T) {
 	for _, interval := range []time.Duration{time.Nanosecond, neverSyncs.SyncInterval} {
