@@ -152,6 +152,11 @@ func readWhole(name string, b []byte) error {
 	return err
 }
 
+// errSyncFailed says that a sync failed, and was not just impossible to begin. To
+// repeat it proves nothing: Linux reports such an error once, and then takes what it
+// could not write for written.
+var errSyncFailed = errors.New("sync failed")
+
 // syncs makes files and names durable, many at a time. It is used by one
 // goroutine.
 type syncs struct {
@@ -220,6 +225,9 @@ func (y *syncs) start() {
 				} else {
 					err = syncFile(y.dir.fs, n.name)
 				}
+				if err != nil && !neverBegun(err) {
+					err = fmt.Errorf("%w: %w", errSyncFailed, err)
+				}
 				if err != nil && !(y.behind && errors.Is(err, fs.ErrNotExist)) {
 					y.mu.Lock()
 					y.err = errors.Join(y.err, err)
@@ -250,6 +258,13 @@ func writeWhole(fsys FileSystem, name string, perm fs.FileMode, b []byte) error 
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// neverBegun says whether a file could not be opened to sync it, for want of file
+// descriptors for example: nothing has happened to what it was to make durable.
+func neverBegun(err error) bool {
+	var e *fs.PathError
+	return errors.As(err, &e) && e.Op == "open"
 }
 
 func syncFile(fsys FileSystem, name string) error {

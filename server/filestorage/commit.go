@@ -103,10 +103,7 @@ func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeoli
 		b[len(b)-len(t.stage.buf)+statusOffset] = t.meta.Status
 	}
 	b, err = blobs.appendTo(b)
-	if e := blobs.syncs.wait(); err == nil {
-		err = e
-	}
-	if err != nil {
+	if err = errors.Join(err, blobs.syncs.wait()); err != nil {
 		return 0, err
 	}
 	if err := s.wal.append(b[:cap(b)], size, blobs.logged(), pos, g.lastTID()); err != nil {
@@ -128,10 +125,7 @@ func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeoli
 	if err == nil {
 		err = g.file.Sync()
 	}
-	if blobErr := blobs.syncs.wait(); err == nil {
-		err = blobErr
-	}
-	if err == nil {
+	if err = errors.Join(err, blobs.syncs.wait()); err == nil {
 		err = setStatuses(g.file, group)
 	}
 	if err == nil {
@@ -181,13 +175,9 @@ func (s *Storage) cutBack(g *generation, pos int64) error {
 	if err := g.file.Truncate(pos + guardLen); err != nil {
 		return err
 	}
-	if err := g.file.Sync(); err != nil {
+	if err := s.data.cut(g.file, pos); err != nil {
 		return err
 	}
-	if err := s.data.blobsNow(); err != nil {
-		return err
-	}
-	s.data.set(pos)
 	// Cutting the file has given back what was allocated for others.
 	if err := s.space.replace(g.file, pos, pos+guardLen); err != nil {
 		s.log.Error("cannot reserve disk space again; transactions that voted may fail", "error", err)

@@ -287,6 +287,47 @@ func TestWriteErrors(t *testing.T) {
 	}
 }
 
+// failing fails the next change of a kind to the file name.
+func (w *witness) failing(kind, name string) func(fsOp) error {
+	failed := false
+	return func(op fsOp) error {
+		if failed || op.kind != kind || op.inode != w.fs.inodes[name] {
+			return nil
+		}
+		failed = true
+		return errors.New("the disk is on fire")
+	}
+}
+
+// After a sync that failed nobody believes the next one, which says that all is
+// well: the log stays as it is.
+func TestFailedSyncIsNotRepeated(t *testing.T) {
+	s, w := newCrashDB(t, neverSyncs)
+	for oid := range zeolite.OID(3) {
+		if _, err := w.commit(s, map[zeolite.OID]string{oid: strings.Repeat("x", 600)}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.fs.fail = w.failing("sync", "Data.fs")
+	for _, next := range []string{"first", "second"} {
+		if err := s.data.now(); err == nil {
+			t.Errorf("the %s sync has succeeded", next)
+		}
+	}
+	if err := s.data.blobsNow(); err == nil {
+		t.Error("no error from blobsNow")
+	}
+	g := s.gen.Load()
+	if err := s.cutBack(g, g.end.Load()); err == nil {
+		t.Error("no error from cutBack")
+	}
+	if s.data.reached(g.end.Load()) {
+		t.Error("Data.fs is said to be durable")
+	}
+	s.Close()
+	w.crashes(t, 1, 2, false)
+}
+
 // If even undoing a failed write fails, nothing is written any more.
 func TestWriteErrorsForEver(t *testing.T) {
 	s, w := newCrashDB(t, Options{})

@@ -31,7 +31,7 @@ type crashFS struct {
 }
 
 type fsOp struct {
-	kind  string // create, write, truncate, sync, rename, link, remove, mkdir, syncdir
+	kind  string // create, write, truncate, sync, failed sync, rename, link, remove, mkdir, syncdir
 	inode int
 	name  string // relative to root
 	to    string
@@ -67,6 +67,10 @@ func (c *crashFS) do(op fsOp, change func() error) error {
 	defer c.mu.Unlock()
 	if c.fail != nil {
 		if err := c.fail(op); err != nil {
+			if op.kind == "sync" {
+				op.kind = "failed sync"
+				c.ops = append(c.ops, op)
+			}
 			return err
 		}
 	}
@@ -229,6 +233,11 @@ func (c *crashFS) crash(n int, rnd *rand.Rand) map[string][]byte {
 			for _, w := range d.pending[op.inode] {
 				d.apply(w)
 			}
+			d.pending[op.inode] = nil
+		case "failed sync":
+			// As in Linux: what did not get to the disk will not, whatever
+			// later syncs say.
+			d.loseWrites(d.pending[op.inode])
 			d.pending[op.inode] = nil
 		case "syncdir":
 			d.syncDir(op.name)

@@ -120,18 +120,19 @@ func (s *Storage) commitWaiting() {
 }
 
 // commitGroup commits transactions together; if that fails and they are many,
-// one by one, so that one that cannot be written fails alone. What happened to
-// each is in its err.
+// one by one, so that one that cannot be written fails alone; but not if a sync of
+// their blobs failed, which cannot be tried again. What happened to each is in its
+// err.
 func (s *Storage) commitGroup(group []*Txn) {
 	err := s.tryCommit(group)
 	if err == nil {
 		return
 	}
-	doubt := errors.Is(err, zeolite.ErrInDoubt)
+	final := errors.Is(err, zeolite.ErrInDoubt) || errors.Is(err, errSyncFailed)
 	for _, t := range group {
 		switch {
 		case t.err != nil: // it failed before
-		case doubt || len(group) == 1:
+		case final || len(group) == 1:
 			t.err = err
 		default:
 			t.err = s.tryCommit([]*Txn{t})

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -334,6 +335,58 @@ func TestLoggedBlobSyncFails(t *testing.T) {
 	}
 	s.Close()
 	w.crashes(t, 1, 4, true)
+}
+
+// After a blob of a group that does not go into the log could not be synced, none of
+// the group is tried again: a second sync would say that the blob is durable.
+func TestGroupBlobSyncFails(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+	defer s.Close()
+	if _, err := w.commit(s, map[zeolite.OID]string{1: "first"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	uploads := map[int]bool{}
+	failed := false
+	w.fs.fail = func(op fsOp) error {
+		if op.kind == "create" {
+			uploads[op.inode] = true
+		}
+		if op.kind == "sync" && uploads[op.inode] && !failed {
+			failed = true
+			return errors.New("the disk is on fire")
+		}
+		return nil
+	}
+	s.committer.lock <- struct{}{} // so that both commit together
+	var wg sync.WaitGroup
+	for _, oid := range []zeolite.OID{10, 20} {
+		wg.Go(func() {
+			data := map[zeolite.OID]string{oid: strings.Repeat("x", walGroupMax)}
+			if _, err := w.commit(s, data, map[zeolite.OID]string{oid + 1: "a small blob"}, nil); !errors.Is(err, errSyncFailed) {
+				t.Errorf("got error %v", err)
+			}
+		})
+	}
+	waiting := func() int {
+		s.committer.mu.Lock()
+		defer s.committer.mu.Unlock()
+		return len(s.committer.queue)
+	}
+	for waiting() < 2 {
+		runtime.Gosched()
+	}
+	<-s.committer.lock
+	wg.Wait()
+	if !failed {
+		t.Error("no blob was synced")
+	}
+	n := w.fs.count()
+	for seed := range uint64(4) {
+		w.check(t, n, w.fs.crash(n, rand.New(rand.NewPCG(seed, 1))), true)
+	}
+	if s.Info().ReadOnly {
+		t.Error("the storage is read-only")
+	}
 }
 
 // The names of new directories are synced before a commit returns, if the log

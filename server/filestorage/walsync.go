@@ -13,7 +13,7 @@ import (
 // rest follows. Its methods may be called by several goroutines at once.
 type dataSync struct {
 	s       *Storage
-	running sync.Mutex   // one sync at a time
+	running sync.Mutex   // one sync at a time, and none after one that failed: it would say that all is well
 	synced  atomic.Int64 // Data.fs and blobs are durable up to here; changes under running
 
 	mu    sync.Mutex
@@ -99,6 +99,9 @@ func (d *dataSync) follow() {
 func (d *dataSync) now() error {
 	d.running.Lock()
 	defer d.running.Unlock()
+	if f := d.s.failure.Load(); f != nil {
+		return f
+	}
 	g, err := d.s.acquire()
 	if err != nil {
 		return err
@@ -126,10 +129,31 @@ func (d *dataSync) now() error {
 	return nil
 }
 
+// cut makes Data.fs durable, which the caller has cut to end, and the blobs that
+// are committed. The caller holds the commit lock.
+func (d *dataSync) cut(file File, end int64) error {
+	d.running.Lock()
+	defer d.running.Unlock()
+	if f := d.s.failure.Load(); f != nil {
+		return f
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	if err := d.syncBlobs(); err != nil {
+		return err
+	}
+	d.synced.Store(end)
+	return nil
+}
+
 // blobsNow makes the blobs durable that are committed.
 func (d *dataSync) blobsNow() error {
 	d.running.Lock()
 	defer d.running.Unlock()
+	if f := d.s.failure.Load(); f != nil {
+		return f
+	}
 	return d.syncBlobs()
 }
 
