@@ -232,6 +232,7 @@ func (y *syncs) start() {
 					y.mu.Lock()
 					y.err = errors.Join(y.err, err)
 					y.mu.Unlock()
+					return // all of it has failed
 				}
 			}
 		})

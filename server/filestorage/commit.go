@@ -50,8 +50,22 @@ const groupBuffer = 1 << 20
 // without gaps; last is the TID of the last of them. After an error none of
 // them is in the file; if the error wraps zeolite.ErrInDoubt, that is not sure.
 func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolite.TID, logged bool, blobs *groupBlobs) (end int64, err error) {
+	// Until all is prepared there is nothing to undo.
+	var entry []byte
 	if logged {
-		end, err = s.writeLogged(g, group, pos, last, blobs)
+		entry, err = s.logEntry(group, blobs)
+	} else {
+		// What the log has is not durable in Data.fs; the guard must be.
+		err = s.data.now()
+	}
+	if logged || err != nil {
+		err = errors.Join(err, blobs.syncs.wait())
+	}
+	if err != nil {
+		return pos, &zeolite.StorageError{Message: "cannot write the transaction", Err: err}
+	}
+	if logged {
+		end, err = s.writeLogged(g, entry, pos, last, blobs)
 	} else {
 		end, err = s.writeSynced(g, group, pos, last, blobs)
 	}
@@ -91,8 +105,9 @@ func (s *Storage) useLog(group []*Txn) bool {
 	return true
 }
 
-// writeLogged writes a group to the log, and then to Data.fs.
-func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
+// logEntry returns what the log gets for a group, behind room for a header, and
+// sees to it that the log has room for it.
+func (s *Storage) logEntry(group []*Txn, blobs *groupBlobs) ([]byte, error) {
 	var size int64
 	for _, t := range group {
 		size += t.reserved
@@ -102,13 +117,20 @@ func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeoli
 		b = append(b, t.stage.buf...)
 		b[len(b)-len(t.stage.buf)+statusOffset] = t.meta.Status
 	}
-	b, err = blobs.appendTo(b)
-	if err = errors.Join(err, blobs.syncs.wait()); err != nil {
-		return 0, err
+	b, err := blobs.appendTo(b)
+	if err != nil {
+		return nil, err
 	}
+	return b, s.wal.makeRoom(size + blobs.logged())
+}
+
+// writeLogged writes a group to the log, and then to Data.fs.
+func (s *Storage) writeLogged(g *generation, b []byte, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
+	size := int64(len(b)) - walHeaderLen - blobs.logged()
 	if err := s.wal.append(b[:cap(b)], size, blobs.logged(), pos, g.lastTID()); err != nil {
 		return 0, err
 	}
+	// The guard takes the place of the blobs, which are in the log by now.
 	b = appendGuard(b[:walHeaderLen+size], last)
 	if _, err := g.file.WriteAt(b[walHeaderLen:], pos); err != nil {
 		return 0, err
@@ -116,13 +138,10 @@ func (s *Storage) writeLogged(g *generation, group []*Txn, pos int64, last zeoli
 	return pos + size, nil
 }
 
-// writeSynced writes a group to Data.fs, with two syncs.
+// writeSynced writes a group to Data.fs, where all before it is durable, with two
+// syncs.
 func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
-	// What the log has is not durable here; the guard must be.
-	if err = s.data.now(); err == nil {
-		end, err = s.writeUncommitted(g, group, pos, last)
-	}
-	if err == nil {
+	if end, err = s.writeUncommitted(g, group, pos, last); err == nil {
 		err = g.file.Sync()
 	}
 	if err = errors.Join(err, blobs.syncs.wait()); err == nil {

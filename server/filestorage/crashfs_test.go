@@ -23,7 +23,8 @@ type crashFS struct {
 
 	mu  sync.Mutex
 	ops []fsOp
-	// fail, if set, is asked before each change and may refuse it.
+	// fail, if set, is asked before each change, and before a file is opened
+	// that is there, and may refuse it.
 	fail func(op fsOp) error
 	// inode numbers of files by their path.
 	inodes map[string]int
@@ -119,7 +120,7 @@ func (c *crashFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 			f, err = c.OSFileSystem.OpenFile(name, flag, perm)
 			return err
 		})
-	} else {
+	} else if err = c.mayOpen(rel); err == nil {
 		f, err = c.OSFileSystem.OpenFile(name, flag, perm)
 	}
 	if err != nil {
@@ -136,6 +137,15 @@ func (c *crashFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 		err = c.do(fsOp{kind: "truncate", inode: inode}, func() error { return nil })
 	}
 	return cf, err
+}
+
+func (c *crashFS) mayOpen(rel string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail == nil {
+		return nil
+	}
+	return c.fail(fsOp{kind: "open", name: rel})
 }
 
 func (c *crashFS) CreateLog(name string, perm fs.FileMode) (File, error) {

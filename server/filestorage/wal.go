@@ -80,17 +80,21 @@ func aligned(n int) []byte {
 	return b[skip : skip+n]
 }
 
-// append, after open, makes an entry of the n bytes of transactions, and of the
+// makeRoom, after open, sees to it that an entry with n bytes of transactions and
+// blobs fits where the next one goes.
+func (w *wal) makeRoom(n int64) error {
+	if seg := &w.segments[w.current]; w.at+walBlocks(n) > seg.start+seg.size {
+		return w.nextSegment()
+	}
+	return nil
+}
+
+// append, after makeRoom, makes an entry of the n bytes of transactions, and of the
 // blobs behind them, that buffer's b has behind the header; the transactions will
 // be at pos in Data.fs, after the transaction last. When it returns, all is durable.
 // After an error it may be there or not: void makes sure that it is not.
 func (w *wal) append(b []byte, n, blobs, pos int64, last zeolite.TID) error {
 	need := walBlocks(n + blobs)
-	if seg := &w.segments[w.current]; w.at+need > seg.start+seg.size {
-		if err := w.nextSegment(); err != nil {
-			return err
-		}
-	}
 	e := walEntry{epoch: w.epoch, seq: w.seq + 1, pos: pos, last: last, length: n, blobs: blobs}
 	e.put(b)
 	if _, err := w.file.WriteAt(b[:need], w.at); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -335,6 +338,74 @@ func TestLoggedBlobSyncFails(t *testing.T) {
 	}
 	s.Close()
 	w.crashes(t, 1, 4, true)
+}
+
+// fewFiles lets a process have no more files open than it has, as long as it lasts,
+// and counts how often it wanted one of a blob.
+type fewFiles struct {
+	lasts atomic.Bool
+	tries atomic.Int64
+}
+
+func (f *fewFiles) fail(op fsOp) error {
+	if op.kind != "open" || !strings.HasSuffix(op.name, blobSuffix) || !f.lasts.Load() {
+		return nil
+	}
+	f.tries.Add(1)
+	return &fs.PathError{Op: "open", Path: op.name, Err: syscall.EMFILE}
+}
+
+// A blob that cannot even be opened to sync it behind its commit is synced later.
+func TestLoggedBlobIsSyncedLater(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: time.Millisecond})
+	var few fewFiles
+	few.lasts.Store(true)
+	w.fs.fail = few.fail
+	if _, err := w.commit(s, nil, map[zeolite.OID]string{1: "first"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for few.tries.Load() < 2 && !s.Info().ReadOnly {
+		runtime.Gosched()
+	}
+	few.lasts.Store(false)
+	for !s.data.reached(s.gen.Load().end.Load()) && !s.Info().ReadOnly {
+		runtime.Gosched()
+	}
+	if _, err := w.commit(s, map[zeolite.OID]string{2: "second"}, nil, nil); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	w.crashes(t, 1, 1, true)
+}
+
+// If the log has no room for a commit because of that, just this one fails.
+func TestLogHasNoRoom(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+	defer s.Close()
+	s.wal.segmentSize, s.wal.sizeMax = 3*walBlock, 7*walBlock
+	var few fewFiles
+	few.lasts.Store(true)
+	w.fs.fail = few.fail
+	oid := zeolite.OID(1)
+	commit := func() error {
+		_, err := w.commit(s, nil, map[zeolite.OID]string{oid: strings.Repeat("x", walBlock)}, nil)
+		oid++
+		return err
+	}
+	var err error
+	for err == nil && oid < 10 {
+		err = commit()
+	}
+	if !errors.Is(err, syscall.EMFILE) || errors.Is(err, zeolite.ErrInDoubt) {
+		t.Errorf("got error %v", err)
+	}
+	few.lasts.Store(false)
+	if err := commit(); err != nil {
+		t.Error(err)
+	}
+	w.crashes(t, 1, 1, true)
 }
 
 // After a blob of a group that does not go into the log could not be synced, none of

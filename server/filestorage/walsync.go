@@ -1,6 +1,7 @@
 package filestorage
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -87,15 +88,20 @@ func (d *dataSync) follow() {
 		case <-d.s.stopped.Done():
 			return
 		}
-		if d.now() != nil {
-			return // nothing will be committed any more
+		if err := d.now(); err != nil {
+			if d.s.failure.Load() != nil {
+				return // nothing will be committed any more
+			}
+			d.s.log.Warn("what was committed stays in the write-ahead log for now", "path", d.s.path, "error", err)
+			d.note()
 		}
 	}
 }
 
-// now makes Data.fs durable up to its current end, and blobs with it. If that
+// now makes Data.fs durable up to its current end, and blobs with it. If a sync
 // fails, nobody can say what is on the disk; but the log has it, so it is enough to
-// open the storage again.
+// open the storage again. If one could not begin, for want of file descriptors for
+// example, it can be tried again.
 func (d *dataSync) now() error {
 	d.running.Lock()
 	defer d.running.Unlock()
@@ -113,7 +119,9 @@ func (d *dataSync) now() error {
 	}
 	// No blobs are missing that belong to what is before end.
 	if err := d.syncBlobs(); err != nil {
-		d.s.fail(err)
+		if errors.Is(err, errSyncFailed) {
+			d.s.fail(err)
+		}
 		return err
 	}
 	err = g.file.Sync()
