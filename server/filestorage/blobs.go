@@ -224,19 +224,15 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	if st, err := os.Stat(from); err == nil {
 		size = st.Size()
 	}
+	// The log may be the only one that has it, and under the first name. It is not
+	// synced under the second: if that failed, nobody would learn of it who syncs it
+	// under the first.
+	if err := s.data.blobsNow(); err != nil {
+		return nil, blobError("cannot copy a blob", err)
+	}
 	err := s.fs.Link(from, path)
 	if err == nil {
-		u := s.newUpload(path, nil, size)
-		// If it is small, the log may be the only one that has it, and under
-		// the first name.
-		if !s.opts.WithoutLog && u.size <= logBlobMax && !u.stayLoose() {
-			err = syncFile(s.fs, u.path)
-		}
-		if err != nil {
-			u.Discard()
-			return nil, blobError("cannot copy a blob", err)
-		}
-		return u, nil
+		return s.newUpload(path, nil, size), nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}

@@ -340,6 +340,43 @@ func TestLoggedBlobSyncFails(t *testing.T) {
 	w.crashes(t, 1, 4, true)
 }
 
+// An undo gives a blob a second name. If it cannot be synced then, the log stays for
+// the sake of the first.
+func TestUndoneBlobSyncFails(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+	serials := map[zeolite.OID]zeolite.TID{}
+	var names []string
+	for _, contents := range []string{"first", "second"} {
+		tid, err := w.commit(s, nil, map[zeolite.OID]string{1: contents}, serials)
+		if err != nil {
+			t.Fatal(err)
+		}
+		serials[1] = tid
+		names = append(names, w.fs.rel(s.blobs.file(1, tid)))
+	}
+	for range looseUploads + 1 { // no more blobs go into the log
+		u, err := s.CreateBlob(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Discard()
+	}
+	w.fs.fail = w.failing("sync", names[0])
+	tx, err := s.Begin(ctx, zeolite.TxnMeta{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = tx.Undo(ctx, serials[1]); err == nil {
+		t.Error("the undo has succeeded")
+	}
+	tx.Abort()
+	s.Close()
+	n := w.fs.count()
+	for seed := range uint64(4) {
+		w.check(t, n, w.fs.crash(n, rand.New(rand.NewPCG(seed, 1))), true)
+	}
+}
+
 // fewFiles lets a process have no more files open than it has, as long as it lasts,
 // and counts how often it wanted one of a blob.
 type fewFiles struct {

@@ -119,9 +119,6 @@ func (d *dataSync) now() error {
 	}
 	// No blobs are missing that belong to what is before end.
 	if err := d.syncBlobs(); err != nil {
-		if errors.Is(err, errSyncFailed) {
-			d.s.fail(err)
-		}
 		return err
 	}
 	err = g.file.Sync()
@@ -182,7 +179,11 @@ func (d *dataSync) syncBlobs() error {
 	y.start()
 	if err := y.wait(); err != nil {
 		d.follows(blobs)
-		return fmt.Errorf("cannot sync blobs: %w", err)
+		err = fmt.Errorf("cannot sync blobs: %w", err)
+		if errors.Is(err, errSyncFailed) {
+			d.s.fail(err)
+		}
+		return err
 	}
 	return nil
 }
