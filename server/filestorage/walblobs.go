@@ -55,7 +55,7 @@ func (d *blobDir) lacks(blobs []walBlob) (n int) {
 }
 
 // restoreKnown restores blobs from a log that does not fit Data.fs: those of
-// revisions that it has nevertheless, and whose files are not there.
+// revisions that it has nevertheless.
 func (s *Storage) restoreKnown(g *generation, blobs []walBlob) error {
 	var known []walBlob
 	for _, b := range blobs {
@@ -64,7 +64,7 @@ func (s *Storage) restoreKnown(g *generation, blobs []walBlob) error {
 		if err != nil {
 			return err
 		}
-		if h.pos != 0 && s.blobs.lacks([]walBlob{b}) > 0 {
+		if h.pos != 0 {
 			known = append(known, b)
 		}
 	}

@@ -160,7 +160,20 @@ func TestLogOfOtherFileHasBlobs(t *testing.T) {
 	packer.store(0, 0, "root")
 	packer.must(packer.s.Pack(ctx, packer.s.LastTID(), zeolite.PackOptions{GC: new(false)}))
 	packer.close()
-	again := db.openWithout(t, map[string][]byte{"Data.fs": packer.bytes(), "Data.fs.wal": files["Data.fs.wal"]}, nil)
+	var before os.FileInfo // of a blob that is there, but perhaps in memory only
+	again := db.openWithout(t, map[string][]byte{"Data.fs": packer.bytes(), "Data.fs.wal": files["Data.fs.wal"]}, func(dir string) {
+		name := (&blobDir{path: dir}).file(2, other)
+		db.must(os.MkdirAll(filepath.Dir(name), 0o777))
+		db.must(os.WriteFile(name, []byte("other"), 0o444))
+		var err error
+		before, err = os.Stat(name)
+		db.must(err)
+	})
+	after, err := os.Stat(again.s.blobs.file(2, other))
+	db.must(err)
+	if os.SameFile(before, after) {
+		t.Error("a blob that seemed to be there was not written again")
+	}
 	again.wantBlob(1, second, "second")
 	again.wantBlob(2, other, "other")
 	if _, err := again.s.OpenBlob(ctx, 1, first); err == nil {
