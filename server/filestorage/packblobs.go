@@ -2,7 +2,6 @@ package filestorage
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/zeolite-go/zeolite"
@@ -28,17 +28,27 @@ type removedBlob struct {
 // is believed only if the database does not have the revision.
 const removedList = ".removed"
 
+// writeRemoved adds to the list, where a pack that did not end has left one.
 func (p *packer) writeRemoved() error {
 	d := p.s.blobs
 	if d == nil {
 		return nil
 	}
-	var b bytes.Buffer
-	for _, r := range p.removed {
-		fmt.Fprintf(&b, "%x%x\n", r.oid.Bytes(), r.tid.Bytes())
+	list := filepath.Join(d.path, removedList)
+	left, err := os.ReadFile(list)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		lines := strings.Fields(string(left))
+		for _, r := range p.removed {
+			lines = append(lines, fmt.Sprintf("%x%x", r.oid.Bytes(), r.tid.Bytes()))
+		}
+		p.removed = nil
+		slices.Sort(lines)
+		text := strings.Join(append(slices.Compact(lines), ""), "\n")
+		err = writeWhole(d.fs, list+uploadSuffix, 0o666, []byte(text))
 	}
-	p.removed = nil
-	err := writeWhole(d.fs, filepath.Join(d.path, removedList), 0o666, b.Bytes())
+	if err == nil {
+		err = d.fs.Rename(list+uploadSuffix, list)
+	}
 	if err == nil {
 		err = d.fs.SyncDir(d.path)
 	}

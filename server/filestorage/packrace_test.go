@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -143,6 +144,44 @@ func TestRecordsAfterPack(t *testing.T) {
 			}
 		}
 		break
+	}
+}
+
+// What one pack could not remove, the next one does.
+func TestRemovingBlobsLater(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", PackRemoveOld: true, SyncInterval: neverSyncs.SyncInterval})
+	defer s.Close()
+	serials := map[zeolite.OID]zeolite.TID{}
+	var old []string
+	for _, contents := range []string{"first", "second", "third"} {
+		tid, err := w.commit(s, nil, map[zeolite.OID]string{1: contents}, serials)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if serials[1] == 0 {
+			serials[1] = tid
+			continue
+		}
+		old = append(old, s.blobs.file(1, serials[1]))
+		serials[1] = tid
+		w.fs.fail = nil
+		if contents == "second" {
+			w.fs.fail = func(op fsOp) error {
+				if op.kind == "remove" && strings.HasSuffix(op.name, blobSuffix) {
+					return errors.New("no leave to remove it")
+				}
+				return nil
+			}
+		}
+		if err := s.Pack(ctx, tid, zeolite.PackOptions{GC: new(false)}); err != nil {
+			t.Fatal(err)
+		}
+		if contents == "second" && !exists(old[0]) {
+			t.Error("the blob was removed at once")
+		}
+	}
+	if exists(old[0]) || exists(old[1]) || exists(filepath.Join(s.blobs.path, removedList)) {
+		t.Errorf("the first blob is there: %v, the second: %v", exists(old[0]), exists(old[1]))
 	}
 }
 
