@@ -79,7 +79,7 @@ func openBlobDir(fsys FileSystem, path, layout string, readOnly bool) (*blobDir,
 
 // findLayout goes by the marker, then by what is there: a directory that has
 // files but no marker is older than markers, and a lawn. A marker that is empty
-// is what a power failure has left of one.
+// is what a power failure has left of one; and tmp alone, of a new directory.
 func (d *blobDir) findLayout() (layout string, marked bool, err error) {
 	b, err := os.ReadFile(filepath.Join(d.path, layoutMarker))
 	if err == nil && len(b) > 0 {
@@ -101,7 +101,7 @@ func (d *blobDir) findLayout() (layout string, marked bool, err error) {
 		return "", false, err
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
+		if !strings.HasPrefix(e.Name(), ".") && e.Name() != filepath.Base(d.tmp()) {
 			return layoutLawn, false, nil
 		}
 	}

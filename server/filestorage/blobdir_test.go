@@ -35,3 +35,18 @@ func TestLayoutMarkerAfterPowerFailure(t *testing.T) {
 		})
 	}
 }
+
+// A directory that has tmp only is new: it was not made to the end.
+func TestLayoutOfUnfinishedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openBlobDir(OSFileSystem{}, dir, "", false)
+	if err == nil {
+		err = os.Remove(filepath.Join(dir, layoutMarker))
+	}
+	if err == nil {
+		d, err = openBlobDir(OSFileSystem{}, dir, "", false)
+	}
+	if err != nil || d.lawn {
+		t.Errorf("a lawn, or error %v", err)
+	}
+}
