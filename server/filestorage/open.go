@@ -73,12 +73,25 @@ func (s *Storage) open(ctx context.Context) error {
 	return nil
 }
 
+// lockTries is for how many milliseconds takeLock waits for who shares the lock.
+const lockTries = 1000
+
 // takeLock locks the database as Python does: flock(2) on Data.fs.lock, which
 // then holds the number of the process.
 func (s *Storage) takeLock() error {
 	name := s.path + ".lock"
 	lock := flock.New(name, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o666))
 	ok, err := lock.TryLock()
+	for try := 0; !ok && err == nil && try < lockTries; try++ {
+		// Who has the database open for writing has the lock alone; whoever
+		// shares it only looks whether somebody has (inUse).
+		if ok, err = lock.TryRLock(); !ok || err != nil {
+			break
+		}
+		lock.Unlock()
+		time.Sleep(time.Millisecond)
+		ok, err = lock.TryLock()
+	}
 	if err != nil {
 		return &zeolite.StorageError{Message: "cannot lock the database", Err: err}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -37,4 +38,36 @@ func TestOpenCancelled(t *testing.T) {
 	}
 	db.open()
 	db.wantLoad(1, zeolite.MaxTID, strings.Repeat("x", 1<<20))
+}
+
+// Who just looks whether a database is in use keeps nobody from opening it.
+func TestLockWhileSomebodyLooks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "Data.fs")
+	done := make(chan struct{})
+	looking := make(chan struct{})
+	go func() {
+		defer close(looking)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				inUse(path)
+			}
+		}
+	}()
+	for range 1000 {
+		s := &Storage{path: path}
+		if err := s.takeLock(); err != nil {
+			t.Error(err)
+			break
+		}
+		if other := (&Storage{path: path}); other.takeLock() == nil {
+			t.Error("the database was locked twice")
+			other.lock.Unlock()
+		}
+		s.lock.Unlock()
+	}
+	close(done)
+	<-looking
 }
