@@ -25,9 +25,15 @@ type blobDir struct {
 	fs   FileSystem
 
 	mu    sync.Mutex        // held while directories are made
-	fresh map[string]uint64 // directories whose own names may not be durable
+	fresh map[string]uint64 // directories that were made, and whose own names may not be durable
 	made  uint64            // how many were made
+	// known are directories whose names are durable. Of others that is not sure,
+	// whoever made them: an earlier process, a client, or Python.
+	known map[string]struct{}
 }
+
+// knownMax is how many directories are known at most; then all are forgotten.
+const knownMax = 4096
 
 const (
 	layoutMarker = ".layout"
@@ -152,6 +158,7 @@ func (d *blobDir) makeDirs(dir string) error {
 		}
 		d.made++
 		d.fresh[dir] = d.made
+		delete(d.known, dir)
 		return nil
 	case errors.Is(err, fs.ErrExist):
 		return nil
@@ -164,21 +171,25 @@ func (d *blobDir) makeDirs(dir string) error {
 	return &zeolite.StorageError{Message: "cannot make a blob directory", Err: err}
 }
 
-// freshDir is a directory that was made as the n-th one.
+// freshDir is a directory that was made as the n-th one, or by somebody else if n is
+// 0.
 type freshDir struct {
 	name string
 	n    uint64
 }
 
 // namesOf returns the directories that must be synced, so that a file in dir is
-// there after a power failure: dir, and those that the names of new directories
-// are in.
+// there after a power failure: dir, and those that names of directories are in
+// which may not be durable.
 func (d *blobDir) namesOf(dir string) (dirs []string, fresh []freshDir) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	dirs = []string{dir}
-	for n := d.fresh[dir]; n != 0; n = d.fresh[dir] {
-		fresh = append(fresh, freshDir{dir, n})
+	for len(dir) > len(d.path) {
+		if _, known := d.known[dir]; known {
+			break
+		}
+		fresh = append(fresh, freshDir{dir, d.fresh[dir]})
 		dir = filepath.Dir(dir)
 		dirs = append(dirs, dir)
 	}
@@ -190,11 +201,26 @@ func (d *blobDir) namesOf(dir string) (dirs []string, fresh []freshDir) {
 func (d *blobDir) durable(fresh []freshDir) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.known == nil || len(d.known) >= knownMax {
+		d.known = make(map[string]struct{})
+	}
 	for _, f := range fresh {
 		if d.fresh[f.name] == f.n {
 			delete(d.fresh, f.name)
+			d.known[f.name] = struct{}{}
 		}
 	}
+}
+
+// removeDir removes a directory if it is empty.
+func (d *blobDir) removeDir(dir string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.fs.Remove(dir)
+	if err == nil {
+		delete(d.known, dir)
+	}
+	return err
 }
 
 // removeStale removes uploads that an earlier process left. The caller holds

@@ -140,7 +140,7 @@ func (s *Storage) removeListed(line, old string) error {
 	s.committer.lock <- struct{}{}
 	defer func() { <-s.committer.lock }()
 	for dir := filepath.Dir(name); len(dir) > len(d.path); dir = filepath.Dir(dir) {
-		if d.fs.Remove(dir) != nil {
+		if d.removeDir(dir) != nil {
 			break
 		}
 	}

@@ -19,11 +19,7 @@ func (d *blobDir) restore(blobs []walBlob) (lacked int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		// It is not known which directories the process had synced that wrote
-		// the log.
-		for dir := filepath.Dir(name); len(dir) >= len(d.path); dir = filepath.Dir(dir) {
-			y.addDir(dir)
-		}
+		y.addDir(filepath.Dir(name))
 	}
 	y.start()
 	return lacked, y.wait()
