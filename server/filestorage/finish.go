@@ -156,7 +156,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	for _, t := range group {
 		tid := t.meta.TID
 		if tid == 0 {
-			tid = last.Next(s.now())
+			tid = last.Next(time.Now())
 		}
 		err := s.prepare(g, t, tid, last, pos, len(group) > 1, taken, blobs)
 		if err != nil {
@@ -266,6 +266,3 @@ func (t *Txn) headLen() int64 {
 	}
 	return t.reserved - lengthLen
 }
-
-// now is a hook for the clock.
-func (s *Storage) now() time.Time { return time.Now() }

@@ -91,17 +91,24 @@ func (g *generation) readHeader(oid zeolite.OID, pos int64, buf []byte) (h recHe
 	return h, n, h.check(oid, g.bound.Load())
 }
 
+// withData returns the header of the record that has the data of h: this one, or one
+// that it points to. That has none, either, if the object is gone.
+func (g *generation) withData(h recHeader, buf []byte, n int) (recHeader, int, error) {
+	for h.dataLen == 0 && h.back != 0 {
+		var err error
+		if h, n, err = g.readHeader(h.oid, h.back, buf); err != nil {
+			return h, n, err
+		}
+	}
+	return h, n, nil
+}
+
 // readData returns the data of a record whose header came from readHeader with
 // buf, or of the record it points to. It is nil if the object is gone.
 func (g *generation) readData(h recHeader, buf []byte, n int) ([]byte, error) {
-	for h.dataLen == 0 {
-		if h.back == 0 {
-			return nil, nil
-		}
-		var err error
-		if h, n, err = g.readHeader(h.oid, h.back, buf); err != nil {
-			return nil, err
-		}
+	h, n, err := g.withData(h, buf, n)
+	if err != nil || h.dataLen == 0 {
+		return nil, err
 	}
 	if h.dataLen > math.MaxInt {
 		return nil, damaged(h.pos, "record of oid %v has %d bytes of data", h.oid, h.dataLen)
@@ -120,16 +127,8 @@ func (g *generation) readData(h recHeader, buf []byte, n int) ([]byte, error) {
 // is gone.
 func (g *generation) isGone(h recHeader) (bool, error) {
 	var buf [recHdrLen + backLen]byte
-	for h.dataLen == 0 {
-		if h.back == 0 {
-			return true, nil
-		}
-		var err error
-		if h, _, err = g.readHeader(h.oid, h.back, buf[:]); err != nil {
-			return false, err
-		}
-	}
-	return false, nil
+	h, _, err := g.withData(h, buf[:], 0)
+	return err == nil && h.dataLen == 0, err
 }
 
 // current reads the header of the newest visible record of oid into buf. It

@@ -25,7 +25,7 @@ const (
 // Objects are kept in buckets of 4096 neighbouring oids, each a sorted slice
 // of entries without any pointers. Oids are handed out one after the other, so
 // buckets fill up densely and cost little more than 8 bytes an object; an
-// object far from all others costs its bucket, about 80 bytes.
+// object far from all others costs its bucket, about 100 bytes.
 //
 // What was read from an index file stays as it is there (mapped.go) until it is
 // to change: then its bucket is copied to the others.

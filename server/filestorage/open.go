@@ -154,10 +154,9 @@ func (s *Storage) openFile() (File, error) {
 		file.Close()
 	}
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = s.abandonLog()
-	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		file, err = s.createFile()
+		if err = s.abandonLog(); err == nil {
+			file, err = s.createFile()
+		}
 	}
 	if err != nil {
 		return nil, &zeolite.StorageError{Message: "cannot open the database", Err: err}

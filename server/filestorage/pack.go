@@ -296,5 +296,3 @@ func (p *packer) endLog() error {
 	}
 	return nil
 }
-
-func (p *packer) dir() string { return p.s.dir() }

@@ -106,7 +106,7 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 			s.log.Warn("cannot keep the database as it was before packing", "file", s.path+".old", "error", err)
 		}
 	}
-	if err := s.fs.SyncDir(p.dir()); err != nil {
+	if err := s.fs.SyncDir(s.dir()); err != nil {
 		return back(err)
 	}
 	if err := s.fs.Rename(s.path+".pack", s.path); err != nil {
@@ -120,7 +120,7 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 	s.data.set(end)
 	g.release() // the storage's own hold on it
 	s.indexSave.savedAt.Store(0)
-	if err := s.fs.SyncDir(p.dir()); err != nil {
+	if err := s.fs.SyncDir(s.dir()); err != nil {
 		// Commits would go to a file that may not be there after a crash.
 		s.fail(fmt.Errorf("cannot make the packed database durable: %w", err))
 	}

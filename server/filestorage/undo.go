@@ -175,18 +175,18 @@ func (u *undoer) current(oid zeolite.OID) (h recHeader, pos int64, staged bool, 
 // dataAt returns the data that the record at pos has or points to, and where
 // the record is that has it. The data is nil if the object is gone or pos is 0.
 func (u *undoer) dataAt(oid zeolite.OID, pos int64) ([]byte, int64, error) {
-	for pos != 0 {
-		h, n, err := u.readHeader(oid, pos, u.buf[:])
-		if err != nil {
-			return nil, 0, err
-		}
-		if h.dataLen > 0 {
-			data, err := u.readData(h, u.buf[:], n)
-			return data, pos, err
-		}
-		pos = h.back
+	if pos == 0 {
+		return nil, 0, nil
 	}
-	return nil, 0, nil
+	h, n, err := u.readHeader(oid, pos, u.buf[:])
+	if err == nil {
+		h, n, err = u.withData(h, u.buf[:], n)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	data, err := u.readData(h, u.buf[:], n)
+	return data, h.pos, err
 }
 
 // blobOf makes another name for the blob of the record at pos, if it has one.

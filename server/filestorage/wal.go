@@ -63,8 +63,9 @@ const (
 	walSizeMax    = 64 << 20
 )
 
-// buffer returns room for an entry: its header, n bytes of transactions and
-// blobs, and a guard. It lies in memory as a disk wants it.
+// buffer returns room for an entry: its header, and n bytes of transactions and
+// blobs; or the transactions with a guard behind, which overwrites blobs. It lies in
+// memory as a disk wants it.
 func (w *wal) buffer(n int64) []byte {
 	need := int(walBlocks(n + guardLen))
 	if len(w.buf) < need {
