@@ -20,8 +20,8 @@ import (
 // writing everything twice:
 //
 //  1. Behind the last transaction is the guard, on disk: an empty transaction
-//     with status 'c'. (If the log was used since the last sync, that takes one
-//     more.)
+//     with status 'c'. (A group before this one has left it there; if there was
+//     none, or that went into the log, it takes one more sync.)
 //  2. The group is written over it, each transaction with status 'c', and a
 //     new guard behind. Sync.
 //  3. The status bytes are set, first to last. Sync.
@@ -55,8 +55,7 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 	if logged {
 		entry, err = s.logEntry(group, blobs)
 	} else {
-		// What the log has is not durable in Data.fs; the guard must be.
-		err = s.data.now()
+		err = s.guard(g, pos)
 	}
 	if logged || err != nil {
 		err = errors.Join(err, blobs.syncs.wait())
@@ -65,7 +64,7 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 		return pos, &zeolite.StorageError{Message: "cannot write the transaction", Err: err}
 	}
 	if logged {
-		end, err = s.writeLogged(g, entry, pos, last, blobs)
+		end, err = s.writeLogged(g, entry, pos, blobs)
 	} else {
 		end, err = s.writeSynced(g, group, pos, last, blobs)
 	}
@@ -125,21 +124,33 @@ func (s *Storage) logEntry(group []*Txn, blobs *groupBlobs) ([]byte, error) {
 }
 
 // writeLogged writes a group to the log, and then to Data.fs.
-func (s *Storage) writeLogged(g *generation, b []byte, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
+func (s *Storage) writeLogged(g *generation, b []byte, pos int64, blobs *groupBlobs) (end int64, err error) {
 	size := int64(len(b)) - walHeaderLen - blobs.logged()
 	if err := s.wal.append(b[:cap(b)], size, blobs.logged(), pos, g.lastTID()); err != nil {
 		return 0, err
 	}
-	// The guard takes the place of the blobs, which are in the log by now.
-	b = appendGuard(b[:walHeaderLen+size], last)
-	if _, err := g.file.WriteAt(b[walHeaderLen:], pos); err != nil {
+	if _, err := g.file.WriteAt(b[walHeaderLen:walHeaderLen+size], pos); err != nil {
 		return 0, err
 	}
 	return pos + size, nil
 }
 
-// writeSynced writes a group to Data.fs, where all before it is durable, with two
-// syncs.
+// guard sees to it that the guard is at pos, durably, and all that comes before.
+func (s *Storage) guard(g *generation, pos int64) error {
+	if s.guardAt == pos {
+		return nil
+	}
+	if _, err := g.file.WriteAt(appendGuard(nil, g.lastTID()), pos); err != nil {
+		return err
+	}
+	if err := s.data.upTo(g.file, pos); err != nil {
+		return err
+	}
+	s.guardAt = pos
+	return nil
+}
+
+// writeSynced writes a group to Data.fs, over the guard, with two syncs.
 func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
 	if end, err = s.writeUncommitted(g, group, pos, last); err == nil {
 		err = g.file.Sync()
@@ -152,6 +163,7 @@ func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeoli
 	}
 	if err == nil {
 		s.data.set(end)
+		s.guardAt = end
 	}
 	return end, err
 }
@@ -185,20 +197,17 @@ func setStatuses(file File, group []*Txn) error {
 }
 
 // cutBack removes everything from pos on, where the last visible transaction
-// ends, and puts the guard there.
+// ends.
 func (s *Storage) cutBack(g *generation, pos int64) error {
-	guard := appendGuard(nil, g.lastTID())
-	if _, err := g.file.WriteAt(guard, pos); err != nil {
+	s.guardAt = 0
+	if err := g.file.Truncate(pos); err != nil {
 		return err
 	}
-	if err := g.file.Truncate(pos + guardLen); err != nil {
-		return err
-	}
-	if err := s.data.cut(g.file, pos); err != nil {
+	if err := s.data.upTo(g.file, pos); err != nil {
 		return err
 	}
 	// Cutting the file has given back what was allocated for others.
-	if err := s.space.replace(g.file, pos, pos+guardLen); err != nil {
+	if err := s.space.replace(g.file, pos); err != nil {
 		s.log.Error("cannot reserve disk space again; transactions that voted may fail", "error", err)
 	}
 	return nil

@@ -56,11 +56,11 @@
 // instead. The log has small blobs, too; larger ones are synced when their upload
 // ends (blobsync.go).
 //
-// While a storage is open for writing, its file ends in a guard: an empty
-// transaction marked as not committed, which every reader of the format, also
-// Python's, passes over. The next commit overwrites it. So the first thing
-// after the last committed transaction is always, durably, something marked
-// as not committed, and a crash in the middle of a commit can never leave a
+// A large group, and every group if there is no log, is written over a guard, and
+// leaves one: an empty transaction marked as not committed, which every reader of
+// the format, also Python's, passes over. The next commit overwrites it. So the
+// first thing after the last committed transaction is, durably, something marked
+// as not committed, and a crash in the middle of such a commit can never leave a
 // file whose end has to be guessed. Closing the storage removes the guard.
 //
 // # Checking

@@ -25,19 +25,26 @@ const goldenFile = `46533330
 	0000000000000060`
 
 func TestGoldenFile(t *testing.T) {
-	db := newDB(t, Options{})
-	meta := zeolite.TxnMeta{
-		TID: 0x040d2c8a1219b277, User: []byte("U"), Description: []byte("DD"),
-		Extension: unhex(t, "80037d710058010000006b71015801000000767102732e"),
-	}
-	db.commit(meta, func(tx zeolite.Txn) error { return tx.Store(ctx, 1, 0, []byte("DATA1")) })
-	want := unhex(t, goldenFile)
-	if got := db.bytes(); len(got) != len(want)+guardLen || string(got[:len(want)]) != string(want) || !isGuard(got[len(want):]) {
-		t.Errorf("open file:\n got %x\nwant %x and a guard", got, want)
-	}
-	db.close()
-	if got := db.bytes(); string(got) != string(want) {
-		t.Errorf("closed file:\n got %x\nwant %x", got, want)
+	for name, opts := range map[string]Options{"with a log": {}, "without": {WithoutLog: true}} {
+		t.Run(name, func(t *testing.T) {
+			db := newDB(t, opts)
+			meta := zeolite.TxnMeta{
+				TID: 0x040d2c8a1219b277, User: []byte("U"), Description: []byte("DD"),
+				Extension: unhex(t, "80037d710058010000006b71015801000000767102732e"),
+			}
+			db.commit(meta, func(tx zeolite.Txn) error { return tx.Store(ctx, 1, 0, []byte("DATA1")) })
+			want, open := unhex(t, goldenFile), unhex(t, goldenFile)
+			if opts.WithoutLog {
+				open = appendGuard(open, meta.TID)
+			}
+			if got := db.bytes(); string(got) != string(open) {
+				t.Errorf("open file:\n got %x\nwant %x", got, open)
+			}
+			db.close()
+			if got := db.bytes(); string(got) != string(want) {
+				t.Errorf("closed file:\n got %x\nwant %x", got, want)
+			}
+		})
 	}
 }
 

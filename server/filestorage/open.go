@@ -328,7 +328,7 @@ func (s *Storage) buildIndex(ctx context.Context, file File, size int64) (sc *sc
 	return sc, saved, nil
 }
 
-// prepareEnd cuts off a torn end and writes the guard.
+// prepareEnd cuts off a torn end, or a guard.
 func (s *Storage) prepareEnd(g *generation, sc *scanner, size int64) error {
 	if sc.torn != "" {
 		if err := s.saveTorn(g.file, sc, size); err != nil {
@@ -336,7 +336,7 @@ func (s *Storage) prepareEnd(g *generation, sc *scanner, size int64) error {
 		}
 	}
 	s.space.quota = s.opts.Quota
-	s.space.file, s.space.end, s.space.allocated = g.file, sc.pos, sc.pos+guardLen
+	s.space.file, s.space.end, s.space.allocated = g.file, sc.pos, sc.pos
 	if err := s.cutBack(g, sc.pos); err != nil {
 		return &zeolite.StorageError{Message: "cannot write to the database", Err: err}
 	}

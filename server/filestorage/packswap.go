@@ -45,13 +45,10 @@ func (p *packer) finish() (swapped bool, err error) {
 		return false, err
 	}
 	end := p.out.end()
-	if err := p.out.write(appendGuard(nil, g.lastTID())); err != nil {
-		return false, packError(err)
-	}
 	if err := p.out.flush(); err != nil {
 		return false, packError(err)
 	}
-	if err := p.out.file.Truncate(end + guardLen); err != nil {
+	if err := p.out.file.Truncate(end); err != nil {
 		return false, packError(err)
 	}
 	if err := p.out.file.Sync(); err != nil {
@@ -75,11 +72,11 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 	defer s.indexSave.mu.Unlock()
 
 	// What voted transactions were promised, they must find in the new file.
-	if err := s.space.replace(p.out.file, end, end+guardLen); err != nil {
+	if err := s.space.replace(p.out.file, end); err != nil {
 		return false, &zeolite.StorageError{Message: "cannot pack: no disk space for the transactions under way", Err: err}
 	}
 	back := func(err error) (bool, error) {
-		if e := s.space.replace(g.file, g.end.Load(), g.end.Load()+guardLen); e != nil {
+		if e := s.space.replace(g.file, g.end.Load()); e != nil {
 			s.log.Error("cannot reserve disk space again; transactions that voted may fail", "error", e)
 		}
 		return false, &zeolite.StorageError{Message: "cannot replace the database by the packed one", Err: err}
@@ -118,6 +115,7 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 	packed.bound.Store(end)
 	s.gen.Store(packed)
 	s.data.set(end)
+	s.guardAt = 0
 	g.release() // the storage's own hold on it
 	s.indexSave.savedAt.Store(0)
 	if err := s.fs.SyncDir(s.dir()); err != nil {

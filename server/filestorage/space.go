@@ -99,14 +99,17 @@ func (sp *space) committed(end, n int64) {
 	sp.mu.Unlock()
 }
 
-// replace starts account on another file, of the given length, that ends at
-// end, and allocates there what is reserved now.
-func (sp *space) replace(file File, end, size int64) error {
+// replace starts account on another file, which is cut to end, and allocates there
+// what is reserved now.
+func (sp *space) replace(file File, end int64) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	old := [3]int64{sp.end, sp.allocated}
 	oldFile := sp.file
-	sp.file, sp.end, sp.allocated = file, end, size
+	sp.file, sp.end, sp.allocated = file, end, end
+	if sp.reserved == 0 {
+		return nil
+	}
 	if err := sp.allocate(0); err != nil {
 		sp.file, sp.end, sp.allocated = oldFile, old[0], old[1]
 		return err

@@ -31,6 +31,7 @@ type Storage struct {
 	committer committer
 	groupBuf  []byte // for whoever holds the commit lock
 	wal       *wal   // nil without a log; for whoever holds the commit lock
+	guardAt   int64  // where the guard is, durably; 0: nowhere; for the same
 	data      dataSync
 	packGate  gate // transactions that refer to file positions are inside
 	packing   atomic.Bool

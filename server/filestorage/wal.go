@@ -64,10 +64,9 @@ const (
 )
 
 // buffer returns room for an entry: its header, and n bytes of transactions and
-// blobs; or the transactions with a guard behind, which overwrites blobs. It lies in
-// memory as a disk wants it.
+// blobs. It lies in memory as a disk wants it.
 func (w *wal) buffer(n int64) []byte {
-	need := int(walBlocks(n + guardLen))
+	need := int(walBlocks(n))
 	if len(w.buf) < need {
 		w.buf = aligned(max(need, 64<<10))
 	}
@@ -96,7 +95,7 @@ func (w *wal) makeRoom(n int64) error {
 // After an error it may be there or not: void makes sure that it is not.
 func (w *wal) append(b []byte, n, blobs, pos int64, last zeolite.TID) error {
 	need := walBlocks(n + blobs)
-	e := walEntry{epoch: w.epoch, seq: w.seq + 1, pos: pos, last: last, length: n, blobs: blobs}
+	e := walEntry{epoch: w.epoch, seq: w.seq + 1, pos: pos, last: last, length: n, blobs: blobs, durable: w.data.synced.Load()}
 	e.put(b)
 	if _, err := w.file.WriteAt(b[:need], w.at); err != nil {
 		return err

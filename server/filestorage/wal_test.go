@@ -143,6 +143,8 @@ func TestLogFillsHoles(t *testing.T) {
 func TestLogOfOtherFile(t *testing.T) {
 	db := newDB(t, neverSyncs)
 	db.store(1, 0, "first")
+	older := db.image()["Data.fs"]
+	db.store(2, 0, "second")
 	db.must(db.s.data.now())
 	before := db.image()["Data.fs"]
 	db.someCommits(0, 4)
@@ -169,9 +171,10 @@ func TestLogOfOtherFile(t *testing.T) {
 		have int
 	}{
 		{"continued", continued(t, files["Data.fs"], write), false, len(all) + 1},
-		{"cut", before[:len(before)-guardLen], false, len(all)},
-		{"cut and continued", continued(t, before, write), true, 2},
-		{"nothing was synced", []byte(magic), false, len(all)},
+		{"cut", before, false, len(all)},
+		{"cut and continued", continued(t, before, write), true, 3},
+		{"an older copy", older, true, 1},
+		{"an empty one", []byte(magic), true, 0},
 		{"none", nil, true, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -323,7 +326,7 @@ func TestLogNotReplayed(t *testing.T) {
 	db := newDB(t, neverSyncs)
 	db.someCommits(0, 2)
 	db.must(db.s.data.now())
-	before := len(db.bytes()) - guardLen
+	before := len(db.bytes())
 	db.someCommits(2, 5)
 	image := db.image()
 	image["Data.fs"] = image["Data.fs"][:before]

@@ -427,7 +427,7 @@ func TestFoundBlobDirectoriesAreSynced(t *testing.T) {
 	}
 }
 
-// A log of the first version is read, one of a later version stays where it is.
+// A log of another version stays where it is.
 func TestLogVersions(t *testing.T) {
 	db := newDB(t, neverSyncs)
 	db.must(db.s.data.now())
@@ -440,16 +440,18 @@ func TestLogVersions(t *testing.T) {
 		binary.BigEndian.PutUint32(b[16:], crc32.Checksum(b[:16], castagnoli))
 		return map[string][]byte{"Data.fs": files["Data.fs"], "Data.fs.wal": b}
 	}
-	again := openImage(t, version("1"), Options{})
+	again := openImage(t, version("3"), Options{})
 	again.wantLoad(1, zeolite.MaxTID, "first")
 
-	dir := t.TempDir()
-	writeImage(t, dir, version("3"))
-	path := filepath.Join(dir, "Data.fs")
-	if _, err := Open(path, Options{}); err == nil || !strings.Contains(err.Error(), `version "3"`) {
-		t.Errorf("got error %v", err)
-	}
-	if !exists(path + ".wal") {
-		t.Error("the log is gone")
+	for _, v := range []string{"2", "4"} {
+		dir := t.TempDir()
+		writeImage(t, dir, version(v))
+		path := filepath.Join(dir, "Data.fs")
+		if _, err := Open(path, Options{}); err == nil || !strings.Contains(err.Error(), `version "`+v+`"`) {
+			t.Errorf("version %s: got error %v", v, err)
+		}
+		if !exists(path + ".wal") {
+			t.Errorf("version %s: the log is gone", v)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package filestorage
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"math"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -22,23 +23,22 @@ import (
 //	position   8, of the first transaction in Data.fs
 //	last       8, the TID of the transaction that ends there
 //	length     8, of the transactions
-//	checksum   4, CRC-32C of the 48 bytes above and of what follows the header
 //	blobs      8, length of what follows the transactions
-//	zero       4
+//	behind     4, how far before position Data.fs was durable, in bytes
+//	checksum   4, CRC-32C of the 60 bytes above and of what follows the header
 //	the transactions, as they are in Data.fs
 //	their blobs that are small: oid 8, tid 8, length 8, and the contents
 //
-// Version 1 of the file had no blobs. Numbers are big-endian. Entries are wherever there was room: their order is
+// Numbers are big-endian. Entries are wherever there was room: their order is
 // that of the sequence. An entry without transactions, at position 0, says that
 // what came before it is of no use any more.
 const (
 	walTag       = "zeoWAL "
-	walMagic     = walTag + "2" // of the file
-	walMagic1    = walTag + "1"
+	walMagic     = walTag + "3" // of the file
 	walEntryTag  = "zeoentry"
 	walBlock     = 4096 // what any disk takes at a time
 	walHeaderLen = 64
-	walSumOffset = 48
+	walSumOffset = 60
 
 	walBlobHdrLen = 24
 )
@@ -50,6 +50,7 @@ type walEntry struct {
 	last       zeolite.TID
 	length     int64
 	blobs      int64 // length of the blobs, with their headers
+	durable    int64 // Data.fs and blobs were durable up to here; it may be too low
 }
 
 // walBlob is a blob in an entry.
@@ -73,8 +74,9 @@ func (e *walEntry) put(b []byte) {
 	binary.BigEndian.PutUint64(b[24:], uint64(e.pos))
 	binary.BigEndian.PutUint64(b[32:], uint64(e.last))
 	binary.BigEndian.PutUint64(b[40:], uint64(e.length))
+	binary.BigEndian.PutUint64(b[48:], uint64(e.blobs))
+	binary.BigEndian.PutUint32(b[56:], uint32(min(e.pos-e.durable, math.MaxUint32)))
 	binary.BigEndian.PutUint32(b[walSumOffset:], walSum(b, b[walHeaderLen:walHeaderLen+e.length+e.blobs]))
-	binary.BigEndian.PutUint64(b[walSumOffset+4:], uint64(e.blobs))
 }
 
 func walSum(header, contents []byte) uint32 {
@@ -92,8 +94,9 @@ func parseWALEntry(b []byte) (r walRecord, ok bool) {
 		pos:    clampInt64(binary.BigEndian.Uint64(b[24:])),
 		last:   zeolite.TID(binary.BigEndian.Uint64(b[32:])),
 		length: clampInt64(binary.BigEndian.Uint64(b[40:])),
-		blobs:  clampInt64(binary.BigEndian.Uint64(b[walSumOffset+4:])),
+		blobs:  clampInt64(binary.BigEndian.Uint64(b[48:])),
 	}
+	e.durable = e.pos - int64(binary.BigEndian.Uint32(b[56:]))
 	room := int64(len(b) - walHeaderLen)
 	if e.length > room || e.blobs > room-e.length || e.pos > 1<<62 {
 		return walRecord{}, false
@@ -145,7 +148,7 @@ func putWALHeader(b []byte, epoch uint64) {
 
 // parseWALHeader returns the epoch of the log that begins with b.
 func parseWALHeader(b []byte) (epoch uint64, ok bool) {
-	if len(b) < walBlock || string(b[:len(walMagic)]) != walMagic && string(b[:len(walMagic)]) != walMagic1 ||
+	if len(b) < walBlock || string(b[:len(walMagic)]) != walMagic ||
 		binary.BigEndian.Uint32(b[16:]) != crc32.Checksum(b[:16], castagnoli) {
 		return 0, false
 	}
@@ -159,8 +162,8 @@ func otherWAL(b []byte) (version string, other bool) {
 		binary.BigEndian.Uint32(b[16:]) != crc32.Checksum(b[:16], castagnoli) {
 		return "", false
 	}
-	_, known := parseWALHeader(b)
-	return string(b[len(walTag):len(walMagic)]), !known
+	version = string(b[len(walTag):len(walMagic)])
+	return version, version != walMagic[len(walTag):]
 }
 
 // walBlocks is the length of an entry with n bytes of transactions and blobs, in

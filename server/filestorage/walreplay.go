@@ -46,7 +46,7 @@ func readWAL(path string) (walChain, error) {
 		return nil, fmt.Errorf("cannot read the write-ahead log: %w", err)
 	}
 	if v, other := otherWAL(b); other {
-		return nil, fmt.Errorf("%s has version %q, and is not of this or an earlier version of zeolite: open the database once with the one that wrote it", path, v)
+		return nil, fmt.Errorf("%s has version %q, and was written by another version of zeolite: open the database once with that one", path, v)
 	}
 	return parseWAL(b), nil
 }
@@ -125,9 +125,21 @@ func (c walChain) blobs() (all []walBlob) {
 }
 
 // checkStart makes sure that Data.fs has the transaction after which the log
-// begins.
+// begins, and all that was durable there when its entries were written: a shorter
+// file is an older copy that somebody has put in its place.
 func (c walChain) checkStart(file io.ReaderAt) error {
-	first := c[0]
+	first, durable := c[0], int64(0)
+	for _, r := range c {
+		durable = max(durable, r.durable)
+	}
+	if durable > 0 {
+		if n, err := file.ReadAt(make([]byte, 1), durable-1); n < 1 {
+			if err != nil && !errors.Is(err, io.EOF) {
+				return readError(durable-1, err)
+			}
+			return errForeignWAL
+		}
+	}
 	if first.pos == magicLen && first.last == 0 {
 		return nil
 	}
@@ -325,7 +337,7 @@ func (s *Storage) setLogAside(chain walChain) error {
 		if err != nil {
 			return &zeolite.StorageError{Message: "cannot rename the write-ahead log", Err: err}
 		}
-		s.log.Error("the write-ahead log of a server that did not end properly does not fit Data.fs; since then something else has written to it, or packed it, and some transactions of the log are NOT there",
+		s.log.Error("the write-ahead log of a server that did not end properly does not fit Data.fs; since then something else has written to it, or packed it, or put an older copy in its place, and some transactions of the log are NOT there",
 			"path", s.path, "transactions", len(lost), "of", wanted, "kept in", name)
 		return nil
 	}

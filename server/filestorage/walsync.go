@@ -134,18 +134,20 @@ func (d *dataSync) now() error {
 	return nil
 }
 
-// cut makes Data.fs durable, which the caller has cut to end, and the blobs that
-// are committed. The caller holds the commit lock.
-func (d *dataSync) cut(file File, end int64) error {
+// upTo is now for who holds the commit lock, and has changed what is behind end: the
+// last transaction ends there.
+func (d *dataSync) upTo(file File, end int64) error {
 	d.running.Lock()
 	defer d.running.Unlock()
 	if f := d.s.failure.Load(); f != nil {
 		return f
 	}
-	if err := file.Sync(); err != nil {
+	if err := d.syncBlobs(); err != nil {
 		return err
 	}
-	if err := d.syncBlobs(); err != nil {
+	if err := file.Sync(); err != nil {
+		err = fmt.Errorf("cannot sync Data.fs: %w", err)
+		d.s.fail(err)
 		return err
 	}
 	d.synced.Store(end)
