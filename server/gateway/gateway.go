@@ -38,7 +38,8 @@ type Options struct {
 	// answered 503 (256).
 	MaxStreams int
 	// Stall is how long a client may take for 512 KiB of a blob, or of the
-	// metrics, before it is disconnected (2 minutes).
+	// metrics, before it is disconnected (2 minutes). For the body of a
+	// request, which none needs, it has 10 seconds at most.
 	Stall time.Duration
 	// Logger gets what goes wrong; slog.Default by default.
 	Logger *slog.Logger
@@ -103,9 +104,19 @@ func New(storages map[string]zeolite.Storage, opt Options) *Handler {
 	return h
 }
 
+// bodyTime bounds how long a client may take to send the body of a request.
+const bodyTime = 10 * time.Second
+
 // ServeHTTP answers a request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := newRecorder(w)
+	if r.ContentLength != 0 {
+		// Before it answers, net/http reads what is left of the body, and
+		// would wait for it for ever, whatever the request holds meanwhile.
+		// At the end of the body it takes the deadline away again. What
+		// cannot have one, in a test perhaps, goes without.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(min(bodyTime, h.opt.Stall)))
+	}
 	defer func() { h.counters.answered(r, rec) }()
 	h.mux.ServeHTTP(rec, r)
 }

@@ -308,6 +308,39 @@ func TestStalledReader(t *testing.T) {
 	}
 }
 
+// TestBodyThatDoesNotCome has as many clients as are answered at once that
+// announce a body and do not send it: they are thrown out.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	s := newMemory(t)
+	storeBytes(t, s, 1, text)
+	opt := open
+	opt.Metrics = true
+	opt.MaxStreams = 4
+	opt.Stall = 50 * time.Millisecond
+	server := start(t, s, opt)
+	for _, path := range []string{"/blobs/1/1", "/metrics"} {
+		var conns []net.Conn
+		for range 4 {
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n", path)
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Fatalf("%s: the connection does not end: %v", path, err)
+			}
+		}
+		eventually(t, "there is a free slot", func() bool { return do(t, "GET", server.URL+path).StatusCode == 200 })
+	}
+}
+
 // TestWithoutReaderFrom serves to a ResponseWriter that can do nothing special.
 func TestWithoutReaderFrom(t *testing.T) {
 	s := newMemory(t)
