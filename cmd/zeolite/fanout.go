@@ -16,7 +16,7 @@ import (
 
 // openClientStorage opens a storage that another server serves, to be served
 // again: for clients that are near this server and far from that one.
-func openClientStorage(spec *config.ClientStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
 	opt := client.Options{
 		Storage:            spec.Storage,
 		ReadOnly:           readOnly || spec.ReadOnly,
@@ -48,7 +48,7 @@ func openClientStorage(spec *config.ClientStorage, readOnly bool, log *slog.Logg
 			return nil, err
 		}
 	}
-	return client.Open(context.Background(), opt)
+	return client.Open(ctx, opt)
 }
 
 // clientTLS makes the configuration of connections to a server with TLS.

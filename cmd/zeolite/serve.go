@@ -188,6 +188,9 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	// Signals count from here on: what is opened is closed again.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	// Nor do these end the process, before it serves or after: they wait.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
 
 	opt := server.Options{
 		ReadOnly:              cfg.ZEO.ReadOnly,
@@ -257,9 +260,6 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
-	defer signal.Stop(signals)
 	for ctx.Err() == nil {
 		select {
 		case err := <-served:

@@ -39,7 +39,7 @@ func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog
 	case *config.MappingStorage:
 		return memory.New(memory.Options{Name: spec.StorageName}), nil
 	case *config.ClientStorage:
-		return openClientStorage(spec, readOnly, log)
+		return openClientStorage(ctx, spec, readOnly, log)
 	case *config.BlobStorage:
 		return openBlobStorage(ctx, spec, how, log)
 	case *config.DemoStorage:
