@@ -55,9 +55,6 @@ func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog
 func openBlobStorage(ctx context.Context, spec *config.BlobStorage, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
 	switch base := spec.Base.Spec.(type) {
 	case *config.FileStorage:
-		if base.BlobDir != "" {
-			return nil, fmt.Errorf("<blobstorage> and the <filestorage> in it both have a blob-dir")
-		}
 		withBlobs := *base
 		withBlobs.BlobDir = spec.BlobDir
 		return openStorage(ctx, &withBlobs, how, log)
@@ -80,7 +77,16 @@ func openDemoStorage(ctx context.Context, spec *config.DemoStorage, how howToOpe
 		}
 		return s, nil
 	}
-	base, err := part(spec.Base, "base")
+	baseSpec := spec.Base
+	if baseSpec != nil {
+		if remote, ok := baseSpec.Spec.(*config.ClientStorage); ok {
+			// Until it is connected it looks empty, and would be taken for it.
+			connected := *remote
+			connected.Wait = true
+			baseSpec = &config.Storage{Name: baseSpec.Name, Spec: &connected}
+		}
+	}
+	base, err := part(baseSpec, "base")
 	if err != nil {
 		return nil, err
 	}
