@@ -136,7 +136,7 @@ func (d *decoder) clientSSL(s *section) *ClientSSL {
 		field{name: "certificate", set: d.pathInDir(&t.Certificate), required: true},
 		field{name: "key", set: d.pathInDir(&t.Key)},
 		field{name: "password-function", refused: reasonPassword},
-		field{name: "authenticate", set: d.trusted(&t.Authenticate)},
+		field{name: "authenticate", set: d.trusted(&t.Authenticate, "server")},
 		field{name: "check-hostname", set: boolean(&t.CheckHostname)},
 		field{name: "server-hostname", set: text(&t.ServerHostname)},
 	)

@@ -56,6 +56,16 @@ func TestErrors(t *testing.T) {
 			"zeo.conf:4: <blobstorage>: the storage within it is missing"},
 		{"blobstorage of two", zeo + "<blobstorage>\n blob-dir x\n<mappingstorage a/>\n<mappingstorage b/>\n</blobstorage>\n",
 			"zeo.conf:7: <mappingstorage b>: there can be one storage within <blobstorage> only"},
+		{"blobstorage of others", zeo + "<blobstorage 1>\n blob-dir x\n<demostorage/>\n</blobstorage>\n<blobstorage 2>\n blob-dir y\n<zeoclient>\n server h:1\n</zeoclient>\n</blobstorage>\n",
+			"zeo.conf:6: <demostorage>: <blobstorage 1> goes around <filestorage> or <mappingstorage> only\n" +
+				"zeo.conf:10: <zeoclient>: <blobstorage 2> goes around <filestorage> or <mappingstorage> only"},
+		{"two places for blobs", zeo + "<blobstorage>\n blob-dir x\n" + fs + " blob-dir y\n</filestorage>\n</blobstorage>\n",
+			"zeo.conf:6: <filestorage>: it and the <blobstorage> around it both have a blob-dir"},
+		{"changes at another server", zeo + "<demostorage>\n<mappingstorage/>\n<clientstorage changes>\n server h:1\n</clientstorage>\n</demostorage>\n",
+			"zeo.conf:6: <clientstorage changes>: the changes of <demostorage> cannot be kept by another server"},
+		{"no server trusted", zeo + "<clientstorage>\n server h:1\n <ssl>\n certificate c\n authenticate DYNAMIC\n </ssl>\n</clientstorage>\n",
+			"zeo.conf:8: <ssl>: authenticate \"DYNAMIC\": it trusts no server at all, unless a Python program adds certificates; " +
+				"name a file or a directory with the certificates of servers, or of their issuers"},
 
 		// Keys.
 		{"key outside", good + "address 5\nfoo bar\n",

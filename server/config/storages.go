@@ -112,6 +112,16 @@ func (d *decoder) blobStorage(s *section) *BlobStorage {
 			continue
 		}
 		bs.Base = st
+		// Back ends keep blobs themselves: those that can be told where.
+		switch base := st.Spec.(type) {
+		case *MappingStorage:
+		case *FileStorage:
+			if base.BlobDir != "" {
+				d.strictf(sub.pos, "%s: it and the %s around it both have a blob-dir", sub.title(), s.title())
+			}
+		default:
+			d.strictf(sub.pos, "%s: %s goes around <filestorage> or <mappingstorage> only", sub.title(), s.title())
+		}
 	}
 	if len(s.sections) == 0 {
 		d.strictf(s.pos, "%s: the storage within it is missing", s.title())
@@ -134,6 +144,11 @@ func (d *decoder) demoStorage(s *section) *DemoStorage {
 		switch {
 		case sub.name == "changes":
 			ds.Changes = &st
+			// It could not be told to delete what it does not have, and does
+			// not tell what was undone before the vote.
+			if _, remote := st.Spec.(*ClientStorage); remote {
+				d.strictf(sub.pos, "%s: the changes of %s cannot be kept by another server", sub.title(), s.title())
+			}
 		case ds.Base == nil:
 			ds.Base = &st
 		default:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 )
@@ -106,28 +107,22 @@ func (d *decoder) ssl(s *section) *SSL {
 		field{name: "key", set: d.pathInDir(&t.Key)},
 		// Ignoring it would fail later, at the encrypted key.
 		field{name: "password-function", refused: reasonPassword},
-		field{name: "authenticate", set: d.clientsTrusted(&t.Authenticate), required: true},
+		field{name: "authenticate", set: d.trusted(&t.Authenticate, "client"), required: true},
 	)
 	d.checkPair(s, &t.Certificate, &t.Key)
 	return t
 }
 
-// clientsTrusted is trusted for a server: it must trust somebody.
-func (d *decoder) clientsTrusted(to *string) setter {
-	set := d.trusted(to)
-	return func(s string) error {
-		if s == dynamic {
-			return strictError("it trusts no client at all, unless a Python program adds certificates;" +
-				" name a file or a directory with the certificates of clients, or of their issuers")
-		}
-		return set(s)
-	}
-}
-
-func (d *decoder) trusted(to *string) setter {
+// trusted is a file or a directory with the certificates of peers.
+func (d *decoder) trusted(to *string, peer string) setter {
 	return func(s string) error {
 		*to = s
-		if s != "" && s != dynamic {
+		switch s {
+		case dynamic:
+			return strictError(fmt.Sprintf("it trusts no %s at all, unless a Python program adds certificates;"+
+				" name a file or a directory with the certificates of %[1]ss, or of their issuers", peer))
+		case "":
+		default:
 			d.check(false, exists, s)
 		}
 		return nil
