@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -75,24 +76,33 @@ func blob(args []string) error {
 }
 
 // writeWhole writes a file that appears under its name only when it is whole.
+// What is there and no file, a device or a pipe, is written to as it is.
 func writeWhole(name string, content io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	var f *os.File
+	st, err := os.Stat(name)
+	inPlace := err == nil && !st.Mode().IsRegular()
+	if inPlace {
+		f, err = os.OpenFile(name, os.O_WRONLY, 0)
+	} else {
+		// Unlike os.CreateTemp, this leaves the mode to the umask.
+		temporary := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.%x", filepath.Base(name), rand.Uint64()))
+		f, err = os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	}
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
 	if _, err = io.Copy(f, content); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		err = fmt.Errorf("%s: %w", name, err)
 	}
-	if err = f.Chmod(0o644); err != nil {
+	err = errors.Join(err, f.Close())
+	switch {
+	case inPlace:
 		return err
+	case err == nil:
+		err = os.Rename(f.Name(), name)
 	}
-	if err = f.Close(); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return os.Rename(f.Name(), name)
+	return nil
 }
