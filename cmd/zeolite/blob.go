@@ -66,7 +66,7 @@ func blob(args []string) error {
 			return err
 		}
 		defer b.Close()
-		content := io.NewSectionReader(b, 0, b.Size())
+		content := untilDone{ctx, io.NewSectionReader(b, 0, b.Size())}
 		if *output == "" {
 			_, err = io.Copy(os.Stdout, content)
 			return err

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // TestWriteWhole: a file is there when it is whole, with the mode that the umask
@@ -32,6 +35,51 @@ func TestWriteWhole(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Dir(name)); err != nil || len(entries) != 1 {
 		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// TestInterrupted: a signal ends what copies bytes, and another one what does
+// not get on because nobody reads.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	name := filepath.Join(t.TempDir(), "blob")
+	if err := writeWhole(name, untilDone{ctx, strings.NewReader("text")}); !errors.Is(err, context.Canceled) || exists(name) {
+		t.Errorf("got %v", err)
+	}
+
+	dir, blob := sample(t, 1)
+	cmd := exec.Command(os.Args[0], "blob", "get", filepath.Join(dir, "Data.fs"), "1", "-b", filepath.Join(dir, "blobs"))
+	cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS_PROGRAM=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, blob[:1]); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := cmd.Process.Wait(); ended <- err }()
+	limit := time.After(30 * time.Second)
+	for {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-limit:
+			t.Error("signals do not end it")
+			_ = cmd.Process.Kill()
+			limit = nil
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 

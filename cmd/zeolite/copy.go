@@ -209,7 +209,7 @@ func (c *copier) blob(ctx context.Context, rec zeolite.DataRecord) (zeolite.Blob
 	if err != nil {
 		return nil, fmt.Errorf("blob: %w", err)
 	}
-	content := &shown{r: io.NewSectionReader(b, 0, b.Size()), show: func(n int64) {
+	content := &shown{r: untilDone{ctx, io.NewSectionReader(b, 0, b.Size())}, show: func(n int64) {
 		c.bar.bar(fmt.Sprintf("copying the blob of %v", rec.OID), n, b.Size(), byteCount)
 	}}
 	if _, err = io.Copy(upload, content); err == nil {
@@ -343,6 +343,9 @@ func (c *copier) sameBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID)
 	}
 	var left, right [64 << 10]byte
 	for off := int64(0); off < a.Size(); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		n := min(int64(len(left)), a.Size()-off)
 		if _, err := a.ReadAt(left[:n], off); err != nil && err != io.EOF {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -107,9 +108,25 @@ func (t *target) use(f func(ctx context.Context, s zeolite.Storage) error) error
 	return f(ctx, storage)
 }
 
-// interruptible is a context that a signal ends.
+// interruptible is a context that a signal ends. A second one kills, whatever
+// does not look at the context.
 func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// untilDone is a reader that fails when its context has ended.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
 }
 
 // parseRevision reads OID or OID@TID; without a tid it is zero.
