@@ -43,17 +43,20 @@ func logCommand(args []string) error {
 	})
 }
 
-// listTransactions prints transactions from a tid on, or only the last of them.
+// listTransactions prints transactions from a tid on, or only the last of them:
+// those before an error, too.
 func listTransactions(ctx context.Context, storage zeolite.Storage, start zeolite.TID, last int, records bool) error {
 	out := bufio.NewWriter(os.Stdout)
 	var kept []string
+	var failed error
 	for txn, err := range storage.Transactions(ctx, start, zeolite.MaxTID) {
-		if err != nil {
-			return errors.Join(err, out.Flush())
+		var text string
+		if err == nil {
+			text, err = describeTransaction(txn, records)
 		}
-		text, err := describeTransaction(txn, records)
 		if err != nil {
-			return err
+			failed = err
+			break
 		}
 		if last > 0 {
 			if kept = append(kept, text); len(kept) > last {
@@ -68,7 +71,7 @@ func listTransactions(ctx context.Context, storage zeolite.Storage, start zeolit
 	for _, text := range kept {
 		out.WriteString(text)
 	}
-	return out.Flush()
+	return errors.Join(failed, out.Flush())
 }
 
 func describeTransaction(txn *zeolite.TransactionRecord, records bool) (string, error) {
