@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -273,37 +274,53 @@ func formatEntry(spec config.LogFile, at time.Time, level config.Level, message 
 			continue
 		}
 		end := strings.IndexByte(rest, ')')
-		verb := strings.IndexAny(rest[max(end, 0):], "sdifeEgGrxXoc")
-		if rest[0] != '(' || end < 0 || verb < 0 {
+		kind := strings.IndexAny(rest[max(end, 0):], "sradiueEfFgGoxXc")
+		if rest[0] != '(' || end < 0 || kind < 0 {
 			b.WriteByte('%')
 			continue
 		}
 		value := values[rest[1:end]]
-		flags, kind := rest[end+1:end+verb], rest[end+verb]
-		b.WriteString(formatField(flags, kind, value))
-		rest = rest[end+verb+1:]
+		flags := strings.TrimRight(rest[end+1:end+kind], "hlL") // sizes, which Python passes over
+		b.WriteString(formatField(flags, rest[end+kind], value))
+		rest = rest[end+kind+1:]
 	}
 	b.WriteString(rest)
 	b.WriteByte('\n')
 	return b.String()
 }
 
-// formatField formats one value as Python's % operator would.
+// formatField formats one value as Python's % operator would, r and a like s.
 func formatField(flags string, kind byte, value any) string {
 	switch kind {
-	case 'd', 'i', 'x', 'X', 'o', 'c':
+	case 'd', 'i', 'u', 'x', 'X', 'o', 'c':
 		if f, ok := value.(float64); ok {
 			value = int64(f)
 		}
-		if kind == 'i' {
+		switch kind {
+		case 'i', 'u':
 			kind = 'd'
+		case 'c':
+			flags = strings.TrimLeft(flags, "#0+ ")
 		}
-	case 'f', 'e', 'E', 'g', 'G':
+	case 'f', 'F', 'e', 'E', 'g', 'G':
 		if n, ok := value.(int); ok {
 			value = float64(n)
 		}
+		if (kind == 'g' || kind == 'G') && !strings.Contains(flags, ".") {
+			flags += ".6"
+		}
 	default:
-		value, kind = fmt.Sprint(value), 's'
+		kind = 's'
+		flags = strings.TrimLeft(flags, "#0+ ") // zeros would fill it
+		if f, ok := value.(float64); ok {
+			text := strconv.FormatFloat(f, 'f', -1, 64)
+			if !strings.Contains(text, ".") {
+				text += ".0"
+			}
+			value = text
+		} else {
+			value = fmt.Sprint(value)
+		}
 	}
 	return fmt.Sprintf("%"+flags+string(kind), value)
 }
