@@ -147,7 +147,17 @@ func TestBlobFiles(t *testing.T) {
 		_, err := tx.Undo(t.Context(), second)
 		return err
 	})
-	count(2) // the undo shares the first blob
+	count(3) // the undo has another link to the first blob
+	aborted, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+	if err == nil {
+		_, err = aborted.Undo(t.Context(), third)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	count(4)
+	aborted.Abort()
+	count(3)
 	no := false
 	if err := s.Pack(t.Context(), third, zeolite.PackOptions{GC: &no}); err != nil {
 		t.Fatal(err)

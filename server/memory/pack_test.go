@@ -116,3 +116,45 @@ func TestPackOfDamagedRecord(t *testing.T) {
 		t.Errorf("history of the root: %v, %v", infos, err)
 	}
 }
+
+// A blob that an undo brings back is there, though the revision it comes from
+// was packed before the undo was finished.
+func TestPackDuringUndo(t *testing.T) {
+	s := memory.New(memory.Options{BlobDir: t.TempDir()})
+	defer s.Close()
+	store := func(serial zeolite.TID, text string) zeolite.TID {
+		return commit(t, s, nil, func(tx zeolite.Txn) error {
+			up, err := s.CreateBlob(t.Context())
+			if err == nil {
+				_, err = up.Write([]byte(text))
+			}
+			if err == nil {
+				err = up.Complete()
+			}
+			if err != nil {
+				return err
+			}
+			return tx.StoreBlob(t.Context(), 1, serial, storagetest.BlobRecord(), up)
+		})
+	}
+	first := store(0, "first")
+	second := store(first, "second")
+	undone := commit(t, s, nil, func(tx zeolite.Txn) error {
+		if _, err := tx.Undo(t.Context(), second); err != nil {
+			return err
+		}
+		return s.Pack(t.Context(), second, zeolite.PackOptions{GC: new(bool)})
+	})
+	if _, err := s.OpenBlob(t.Context(), 1, first); err == nil {
+		t.Error("the first revision was not packed")
+	}
+	blob, err := s.OpenBlob(t.Context(), 1, undone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	text := make([]byte, blob.Size())
+	if _, err := blob.ReadAt(text, 0); err != nil || string(text) != "first" {
+		t.Errorf("the blob is %q, %v", text, err)
+	}
+}

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/zeolite-go/zeolite"
@@ -16,6 +17,7 @@ type txn struct {
 	state   state
 	records []*pending
 	index   map[zeolite.OID]int // into records
+	links   []string            // files of blobs, made by Undo
 }
 
 // pending is a revision without its TID.
@@ -259,7 +261,10 @@ func (t *txn) build(tid zeolite.TID) (*transaction, []zeolite.OID) {
 func (t *txn) Abort() {
 	if t.state != finished {
 		t.state = aborted
-		t.records, t.index = nil, nil
+		for _, link := range t.links {
+			os.Remove(link) // a file left behind goes with the directory on Close
+		}
+		t.records, t.index, t.links = nil, nil, nil
 	}
 }
 

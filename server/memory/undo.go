@@ -2,7 +2,10 @@ package memory
 
 import (
 	"context"
+	"crypto/rand"
 	"iter"
+	"os"
+	"path/filepath"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -69,9 +72,30 @@ func (t *txn) Undo(ctx context.Context, tid zeolite.TID) ([]zeolite.OID, error) 
 		return nil, &zeolite.MultipleUndoErrors{Errs: failed}
 	}
 	for _, p := range records {
+		if err := t.linkBlob(p); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range records {
 		t.put(p)
 	}
 	return oids, nil
+}
+
+// linkBlob gives the blob that an undo brings back a file of its own: a pack may
+// remove that of the revision it comes from, before this transaction finishes.
+// It is called with s.mu held.
+func (t *txn) linkBlob(p *pending) error {
+	if p.blob == "" {
+		return nil
+	}
+	link := filepath.Join(filepath.Dir(p.blob), rand.Text()+".blob")
+	if err := os.Link(p.blob, link); err != nil {
+		return &zeolite.StorageError{Message: "cannot link a blob", Err: err}
+	}
+	p.blob = link
+	t.links = append(t.links, link)
+	return nil
 }
 
 // now returns the state of an object as this transaction leaves it. It is
