@@ -210,6 +210,13 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	if certificates != nil {
 		opt.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certificates.current}
 	}
+	pidFile := ""
+	defer func() {
+		// Who waits for it to go may open the storages: they are closed by now.
+		if pidFile != "" {
+			os.Remove(pidFile) // it may be gone
+		}
+	}()
 	srv := server.New(opt)
 	storages := map[string]zeolite.Storage{}
 	for _, s := range cfg.Storages {
@@ -250,8 +257,9 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	if name := cfg.ZEO.PIDFilename; name != "" {
 		if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o666); err != nil {
 			log.Error("cannot write the process id", "error", err)
+		} else {
+			pidFile = name
 		}
-		defer os.Remove(name)
 	}
 	log.Info("listening", "address", listener.Addr().String(), "storages", strings.Join(srv.Names(), ", "), "tls", opt.TLS != nil)
 	if f.config == "" {

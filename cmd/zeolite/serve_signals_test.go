@@ -1,15 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/zeolite-go/zeolite/server/filestorage"
 )
 
 // TestSignalsDuringStart: while serve waits for what it is to serve, SIGHUP and
@@ -47,5 +51,74 @@ func TestSignalsDuringStart(t *testing.T) {
 	}
 	if err := <-ended; err != nil || !strings.Contains(out.String(), "stopped before it was ready") {
 		t.Errorf("it ended with %v\n%s", err, &out)
+	}
+}
+
+// startServe runs zeolite serve until it is ready.
+func startServe(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append([]string{"serve", "-a", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS_PROGRAM=1")
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("it printed %q, %v", line, err)
+	}
+	return cmd
+}
+
+// stopServe ends it.
+func stopServe(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPIDFile: once the file with the process id is gone, so is the lock of the
+// database; and what is not such a file is left alone.
+func TestPIDFile(t *testing.T) {
+	dir, _ := sample(t, 1)
+	name := filepath.Join(dir, "zeolite.pid")
+	cmd := startServe(t, "-f", filepath.Join(dir, "Data.fs"), "-b", filepath.Join(dir, "blobs"), "--pid-file", name)
+	if b, err := os.ReadFile(name); err != nil || string(b) != fmt.Sprintln(cmd.Process.Pid) {
+		t.Errorf("it has %q, %v", b, err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for exists(name) {
+			runtime.Gosched()
+		}
+	}()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	s, err := filestorage.Open(filepath.Join(dir, "Data.fs"), filestorage.Options{BlobDir: filepath.Join(dir, "blobs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+
+	if err := os.Mkdir(name, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	stopServe(t, startServe(t, "-f", filepath.Join(dir, "Data.fs"), "-b", filepath.Join(dir, "blobs"), "--pid-file", name))
+	if !exists(name) {
+		t.Error("it removed what it did not write")
 	}
 }
