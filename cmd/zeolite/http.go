@@ -106,6 +106,9 @@ func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storag
 	if f.blobs && f.key == "" && f.clientCA == "" && !onLoopback(listener.Addr()) {
 		log.Warn("other machines get no blobs over HTTP without --http-key or --http-client-ca")
 	}
+	if f.profile && (f.key != "" || f.clientCA != "") {
+		log.Warn("whatever connects from this machine gets profiles: a proxy here must not pass on /debug/pprof/")
+	}
 	go h.serve(listener)
 	return h, nil
 }

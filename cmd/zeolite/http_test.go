@@ -161,6 +161,21 @@ func TestHTTPKeys(t *testing.T) {
 	want("/livez", 200)
 }
 
+// TestHTTPProfilesWarn: with keys there may be a proxy, to which profiles are
+// not closed.
+func TestHTTPProfilesWarn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte(strings.Repeat("1", 64)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*httpFlags{{profile: true}, {key: file}, {profile: true, key: file}} {
+		_, log := startHTTP(t, f)
+		if got, want := strings.Contains(log.String(), "/debug/pprof/"), f.profile && f.key != ""; got != want {
+			t.Errorf("%+v: warned %v\n%s", f, got, log)
+		}
+	}
+}
+
 func TestHTTPMetrics(t *testing.T) {
 	f := &httpFlags{metrics: true}
 	startHTTP(t, f)

@@ -81,7 +81,7 @@
 //	/readyz         200 if every storage answers a load; 503 if not, and from
 //	                the beginning of the shutdown ([Handler.Drain])
 //	/metrics        numbers, for Prometheus
-//	/debug/pprof/   profiles, as in net/http/pprof
+//	/debug/pprof/   profiles, as in net/http/pprof, but for the command line
 //
 // Each has its switch in [Options]. The first three are for whoever reaches the
 // listener. Profiles are for this machine, as above, and for holders of

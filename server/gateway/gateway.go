@@ -95,8 +95,8 @@ func New(storages map[string]zeolite.Storage, opt Options) *Handler {
 		h.mux.Handle("GET /metrics", h.metrics())
 	}
 	if opt.Profiles {
+		// Not the command line: there may be a password in it.
 		h.mux.Handle("/debug/pprof/", localOnly(pprof.Index))
-		h.mux.Handle("/debug/pprof/cmdline", localOnly(pprof.Cmdline))
 		h.mux.Handle("/debug/pprof/profile", localOnly(pprof.Profile))
 		h.mux.Handle("/debug/pprof/symbol", localOnly(pprof.Symbol))
 		h.mux.Handle("/debug/pprof/trace", localOnly(pprof.Trace))

@@ -132,7 +132,7 @@ func TestProfiles(t *testing.T) {
 	url := start(t, newMemory(t), Options{Profiles: true}).URL
 	do(t, "GET", url+"/debug/pprof/").want(t, 200)
 	do(t, "GET", url+"/debug/pprof/goroutine?debug=1").want(t, 200)
-	do(t, "GET", url+"/debug/pprof/cmdline").want(t, 200)
+	do(t, "GET", url+"/debug/pprof/cmdline").want(t, 404)
 	for _, path := range []string{"", "heap", "cmdline", "profile", "symbol", "trace"} {
 		do(t, "GET", url+"/debug/pprof/"+path, "X-Forwarded-For: 192.0.2.1").want(t, 403)
 		do(t, "GET", url+"/debug/pprof/"+path, "Host: evil.example").want(t, 403)
