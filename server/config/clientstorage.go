@@ -68,7 +68,7 @@ func (d *decoder) clientStorage(s *section) *ClientStorage {
 	list := []field{
 		{name: "server", set: connectAddress(&c.Servers), required: true, multi: true},
 		{name: "storage", set: text(&c.Storage)},
-		{name: "name", set: text(&c.StorageName)},
+		{name: "name", set: d.idle(text(&c.StorageName), "what people are shown are the servers")},
 		{name: "client-label", set: text(&c.ClientLabel)},
 		{name: "read-only", set: boolean(&c.ReadOnly)},
 		{name: "read-only-fallback", set: boolean(&c.ReadOnlyFallback)},
@@ -98,9 +98,9 @@ func (d *decoder) clientStorage(s *section) *ClientStorage {
 			field{name: "var", set: text(&dir)},
 			field{name: "wait", set: boolean(&c.Wait)},
 			// These must be well formed, but do nothing in ZEO 5 and 6.
-			field{name: "min-disconnect-poll", set: d.idle(integer(&poll, 0, math.MaxInt32))},
-			field{name: "max-disconnect-poll", set: d.idle(integer(&poll, 0, math.MaxInt32))},
-			field{name: "drop-cache-rather-verify", set: d.idle(boolean(&unused))},
+			field{name: "min-disconnect-poll", set: d.idle(integer(&poll, 0, math.MaxInt32), reasonClient)},
+			field{name: "max-disconnect-poll", set: d.idle(integer(&poll, 0, math.MaxInt32), reasonClient)},
+			field{name: "drop-cache-rather-verify", set: d.idle(boolean(&unused), reasonClient)},
 			field{name: "username", ignored: reasonClient},
 			field{name: "password", ignored: reasonClient},
 			field{name: "realm", ignored: reasonClient})
@@ -112,6 +112,9 @@ func (d *decoder) clientStorage(s *section) *ClientStorage {
 	if c.WaitTimeout == 0 {
 		c.WaitTimeout = 30 * time.Second
 	}
+	if c.ServerSync {
+		d.warnf(s.pos, "%s: server-sync is ignored: a client's sync asks this server only", s.title())
+	}
 	if c.ReadOnly && c.ReadOnlyFallback {
 		d.strictf(s.pos, "%s: read-only and read-only-fallback contradict each other", s.title())
 	}
@@ -119,11 +122,11 @@ func (d *decoder) clientStorage(s *section) *ClientStorage {
 }
 
 // idle is a setter for a key whose value has no effect.
-func (d *decoder) idle(set setter) setter {
+func (d *decoder) idle(set setter, reason string) setter {
 	return func(s string) error {
 		err := set(s)
 		if err == nil {
-			d.warnf(d.key.pos, "%s: %s is ignored: %s", d.owner.title(), d.key.name, reasonClient)
+			d.warnf(d.key.pos, "%s: %s is ignored: %s", d.owner.title(), d.key.name, reason)
 		}
 		return err
 	}
