@@ -13,8 +13,9 @@ func TestConformance(t *testing.T) {
 		t.Run(layout, func(t *testing.T) {
 			storagetest.Run(t, func(t *testing.T) storagetest.Harness {
 				path := filepath.Join(t.TempDir(), "Data.fs")
-				opts := Options{}
+				opts, lacks := Options{}, []string{"blobs"}
 				if layout != "none" {
+					lacks = nil
 					opts.BlobDir, opts.BlobLayout = path+".blobs", layout
 				}
 				open := func(t *testing.T, opts Options) zeolite.Storage {
@@ -27,6 +28,7 @@ func TestConformance(t *testing.T) {
 				}
 				return storagetest.Harness{
 					Storage:        open(t, opts),
+					Lacks:          lacks,
 					ConcurrentTxns: true,
 					Reopen:         func(t *testing.T) zeolite.Storage { return open(t, opts) },
 					ReopenReadOnly: func(t *testing.T) zeolite.Storage {

@@ -8,8 +8,8 @@
 //		})
 //	}
 //
-// The optional abilities are tested where Info says that they work; where it
-// does not, asking for them must give ErrUnsupported. The suite never waits
+// The optional abilities are tested unless the Harness says that the storage
+// lacks them; then, asking for them must give ErrUnsupported. The suite never waits
 // for time to pass and does not care which clock the storage follows.
 //
 // The package also has what other tests need to speak to a storage: records
@@ -19,6 +19,7 @@ package storagetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,11 @@ type Harness struct {
 	// ReopenReadOnly is Reopen with a storage that refuses writes; it may be
 	// nil.
 	ReopenReadOnly func(t *testing.T) zeolite.Storage
+
+	// Lacks names the optional abilities that the storage does not have:
+	// "undo", "pack", "blobs" or "record iteration". Its Info must say so,
+	// and that it has the others.
+	Lacks []string
 
 	// ConcurrentTxns says that several transactions may be open at once.
 	ConcurrentTxns bool
@@ -115,6 +121,14 @@ func newEnv(t *testing.T, open func(t *testing.T) Harness) *env {
 		e.doesNotApply(e.h.NotApplicable)
 	}
 	e.use(e.h.Storage)
+	info := e.s.Info()
+	for ability, has := range map[string]bool{
+		"undo": info.Undo, "pack": info.Pack, "blobs": info.Blobs, "record iteration": info.RecordIteration,
+	} {
+		if lacks := slices.Contains(e.h.Lacks, ability); has == lacks {
+			t.Errorf("the storage lacks %s: %t; it says that it has it: %t", ability, lacks, has)
+		}
+	}
 	return e
 }
 
