@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
 	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
@@ -27,18 +25,9 @@ import (
 // package comment hold. The seed of a failure is printed; set ZEOLITE_SEED to
 // run it again, and ZEOLITE_ROUNDS to run more.
 func TestTrap03_OrderingRules(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("ZEOLITE_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	rounds := 3
-	if s := os.Getenv("ZEOLITE_ROUNDS"); s != "" {
-		rounds, _ = strconv.Atoi(s)
-	}
-	for round := range rounds {
+	for _, seed := range ordering.Seeds(t, 3) {
 		for _, enc := range []zrpc.Encoding{zrpc.Pickle, zrpc.Msgpack} {
 			for _, backEnd := range []string{"memory", "filestorage"} {
-				seed := seed + uint64(round)
 				t.Run(fmt.Sprintf("%s/%v/%d", backEnd, enc, seed), func(t *testing.T) {
 					runOrdering(t, backEnd, enc, seed)
 				})
@@ -72,7 +61,12 @@ func runOrdering(t *testing.T, backEnd string, enc zrpc.Encoding, seed uint64) {
 			t.Errorf("Serve: %v", err)
 		}
 	}()
-	ordering.Run(t, ordering.Options{Servers: []string{l.Addr().String()}, Seed: seed}).CheckAtomic(storage)
+	w := ordering.Run(t, ordering.Options{Servers: []string{l.Addr().String()}, Seed: seed})
+	w.CheckAtomic(storage)
+	if w.Commits() < 50 || w.Loads() < 200 {
+		t.Errorf("hardly anything happened: %d commits, %d loads", w.Commits(), w.Loads())
+	}
+	t.Logf("%d commits, %d loads", w.Commits(), w.Loads())
 }
 
 func openBackEnd(t *testing.T, name string) zeolite.Storage {

@@ -265,6 +265,9 @@ func (c *checker) load() {
 			c.fail("object %v: revision %v was seen before its invalidation", oid, rev.TID)
 		}
 		c.current[oid] = rev.TID
+		c.w.mu.Lock()
+		c.w.loads++
+		c.w.mu.Unlock()
 	})
 	var notFound *zeolite.NotFoundError
 	if err != nil && !errors.As(err, &notFound) {

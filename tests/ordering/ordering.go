@@ -8,8 +8,11 @@ package ordering
 import (
 	"context"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -28,6 +31,29 @@ type Options struct {
 	Harm bool
 }
 
+// Seeds returns the seeds of the rounds that a test runs, so many unless
+// ZEOLITE_ROUNDS says otherwise: new ones each time, or from ZEOLITE_SEED on.
+func Seeds(t testing.TB, rounds int) []uint64 {
+	t.Helper()
+	first := uint64(time.Now().UnixNano())
+	var err error
+	if s := os.Getenv("ZEOLITE_SEED"); s != "" {
+		if first, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("ZEOLITE_SEED: %v", err)
+		}
+	}
+	if s := os.Getenv("ZEOLITE_ROUNDS"); s != "" {
+		if rounds, err = strconv.Atoi(s); err != nil || rounds < 1 {
+			t.Fatalf("ZEOLITE_ROUNDS is %q, and not a number of rounds", s)
+		}
+	}
+	seeds := make([]uint64, rounds)
+	for i := range seeds {
+		seeds[i] = first + uint64(i)
+	}
+	return seeds
+}
+
 // objects is how few there are, so that clients get in each other's way.
 const objects = 12
 
@@ -39,6 +65,7 @@ type World struct {
 
 	mu      sync.Mutex
 	commits map[zeolite.TID][]zeolite.OID // that were acknowledged
+	loads   int                           // that found a revision
 	failed  int                           // calls, or connections
 }
 
@@ -77,12 +104,18 @@ func (w *World) CheckAtomic(storage zeolite.Storage) {
 	}
 }
 
-// Commits is how many transactions were acknowledged, and Failed how many calls
-// or connections did not end well.
+// Commits is how many transactions were acknowledged.
 func (w *World) Commits() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.commits)
+}
+
+// Loads is how many loads found a revision.
+func (w *World) Loads() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.loads
 }
 
 // Failed is how many calls failed, or connections broke.
