@@ -244,13 +244,26 @@ func (s *Server) Stop() error {
 			return fmt.Errorf("%s is still there %v after SIGTERM\n%s", s.kind, stopLimit, tail(s.Log(), 50))
 		}
 	}
+	if err := s.race(); err != nil {
+		return err
+	}
 	if s.err != nil {
 		return fmt.Errorf("%s ended with %v\n%s", s.kind, s.err, tail(s.Log(), 100))
 	}
 	return nil
 }
 
-// Kill ends the server at once (SIGKILL) and waits until it is gone.
+// race is an error if the server was built to find data races and found one.
+// A server that is killed has no exit status that says so.
+func (s *Server) race() error {
+	if _, report, found := strings.Cut(s.Log(), "WARNING: DATA RACE\n"); found {
+		return fmt.Errorf("%s has a data race\n%s", s.kind, report)
+	}
+	return nil
+}
+
+// Kill ends the server at once (SIGKILL) and waits until it is gone. That it had
+// a data race is an error.
 func (s *Server) Kill() error {
 	if !s.running {
 		return nil
@@ -259,9 +272,9 @@ func (s *Server) Kill() error {
 	err := s.cmd.Process.Kill()
 	<-s.exited
 	if errors.Is(err, os.ErrProcessDone) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, s.race())
 }
 
 var ports struct {

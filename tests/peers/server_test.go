@@ -42,6 +42,26 @@ func TestServersStartStopAndRestart(t *testing.T) {
 	}
 }
 
+// TestDataRaceIsAnError: a server that had a data race fails its test, also if
+// it is killed.
+func TestDataRaceIsAnError(t *testing.T) {
+	for name, end := range map[string]func(*Server) error{"Stop": (*Server).Stop, "Kill": (*Server).Kill} {
+		s := Start(t, Zeolite, Options{})
+		if err := end(s); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.log.Write([]byte("==================\nWARNING: DATA RACE\nWrite at ...\n")); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(s); err == nil || !strings.Contains(err.Error(), "Write at ...") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestServerThatCannotStart(t *testing.T) {
 	for _, kind := range []Kind{RunZEO, Zeolite} {
 		t.Run(string(kind), func(t *testing.T) {
