@@ -95,6 +95,7 @@ func forEachCut(t *testing.T, enc zrpc.Encoding, out, in []string, run func(t *t
 					t.Fatal(err)
 				}
 			}
+			until(t, "the connection was cut", func() bool { return !proxy.Armed() })
 			noTemporaryFiles(t, c.dir)
 			must(t, c.s.Close())
 		})

@@ -104,6 +104,13 @@ func (p *Proxy) CutAt(c Cut) error {
 	return nil
 }
 
+// Armed tells whether a connection is still to be cut.
+func (p *Proxy) Armed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.cuts) > 0
+}
+
 // Drop ends all connections that are open now.
 func (p *Proxy) Drop() {
 	p.mu.Lock()
