@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -227,6 +228,7 @@ func TestCopyKilled(t *testing.T) {
 	to := t.TempDir()
 	copied := filepath.Join(to, "Data.fs")
 	args := []string{"copy", addr, copied, "-src-blobs", filepath.Join(to, "cache"), "-dst-blobs", filepath.Join(to, "blobs")}
+	killed := 0
 	for part := range int64(4) {
 		cmd := exec.Command(os.Args[0], args...)
 		cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS_PROGRAM=1")
@@ -243,11 +245,16 @@ func TestCopyKilled(t *testing.T) {
 			case <-time.After(time.Millisecond):
 				if now, err := os.Stat(copied); err == nil && now.Size() > (part+1)*st.Size()/6 {
 					_ = cmd.Process.Kill()
-					<-ended
+					if exit := (*exec.ExitError)(nil); errors.As(<-ended, &exit) && !exit.Exited() {
+						killed++
+					}
 					running = false
 				}
 			}
 		}
+	}
+	if killed == 0 {
+		t.Error("every copy ended before it could be killed")
 	}
 	code, out := zeoliteCommand(t, args...)
 	if code != 0 || !strings.Contains(out, "Went on after") || !strings.Contains(out, "Compared 601 transactions: the copy is equal") {
