@@ -13,6 +13,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/zeolite-go/zeolite/tests/peers"
 )
 
 // TestAgreesWithRunzeo has runzeo and this package read the same files, some
@@ -61,14 +63,7 @@ func TestAgreesWithRunzeo(t *testing.T) {
 // nothing to either.
 func needPython(t *testing.T) string {
 	t.Helper()
-	python := os.Getenv("ZEOLITE_TEST_PYTHON")
-	if python == "" {
-		const why = "ZEOLITE_TEST_PYTHON does not name a Python that has ZEO"
-		if os.Getenv("ZEOLITE_TEST_REQUIRE_ALL") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
+	python := peers.Python(t)
 	t.Setenv("ZEO_MSGPACK", "")
 	t.Setenv("INSTANCE_HOME", "")
 	return python
