@@ -16,9 +16,11 @@ import (
 // without leaving anything half-done. Byte slices in results belong to the
 // caller, unless a method says otherwise.
 //
-// Some storages can do more: [Undoer], [Packer], [BlobStorage], [QuickLoader],
-// [QuickCommitter] and [Watcher] are the optional abilities. A wrapper that cannot
-// tell by its type whether it has one answers ErrUnsupported and says so in [Info].
+// Some storages can do more: [Undoer], [Packer], [BlobStorage],
+// [SharedBlobStorage], [QuickLoader], [QuickCommitter], [Watcher] and [Follower]
+// are the optional abilities, and [Rewriter] and [Holder] those of a [Txn]. A
+// wrapper that cannot tell by its type whether it has one answers ErrUnsupported
+// and says so in [Info].
 type Storage interface {
 	// Info describes the storage as it is now. It is cheap and never fails.
 	Info() Info
