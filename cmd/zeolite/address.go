@@ -4,34 +4,23 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
+
+	"github.com/zeolite-go/zeolite/server/config"
 )
 
-// splitAddress reads an address as ZEO writes it: a path if there is a slash
-// in it, else PORT, HOST:PORT, [IPV6]:PORT or HOST. It returns a network and
-// an address for package net.
-func splitAddress(s, defaultHost, defaultPort string) (network, address string, err error) {
-	if strings.Contains(s, "/") {
-		return "unix", s, nil
+// splitAddress reads an address as zeo.conf has it, with defaults for what is
+// missing; :PORT is all hosts. It returns a network and an address for package
+// net.
+func splitAddress(s, defaultHost string, defaultPort int) (network, address string, err error) {
+	if strings.HasPrefix(s, ":") {
+		defaultHost = ""
 	}
-	host, port := s, defaultPort
-	switch {
-	case s == "":
-		return "", "", &usageError{"the address is empty; use HOST:PORT, PORT, or the path of a Unix socket with a slash in it"}
-	case isPort(s):
-		host, port = defaultHost, s
-	case strings.Contains(s, ":"):
-		if host, port, err = net.SplitHostPort(s); err != nil || !isPort(port) {
-			return "", "", &usageError{fmt.Sprintf("%q is not an address; use HOST:PORT, PORT, or the path of a Unix socket with a slash in it", s)}
-		}
+	a, err := config.ParseAddressOr(s, defaultHost, defaultPort)
+	if err != nil {
+		return "", "", &usageError{err.Error()}
 	}
-	return "tcp", net.JoinHostPort(host, port), nil
-}
-
-func isPort(s string) bool {
-	n, err := strconv.ParseUint(s, 10, 16)
-	return err == nil && n <= 65535
+	return a.Network(), a.String(), nil
 }
 
 // listen opens a listener. The socket file of a server that is gone is

@@ -32,7 +32,7 @@ func blob(args []string) error {
 	t := targetFlags(&fs.FlagSet)
 	output := fs.String("o", "", "write to `FILE` instead of the standard output")
 	revision := ""
-	if err := parseTwo(fs, args[1:], t, &revision, "a Data.fs or the address of a server, and OID or OID@TID"); err != nil {
+	if err := parseTwo(fs, args[1:], t, &revision, "a Data.fs, the address of a server or how to connect to PostgreSQL, and OID or OID@TID"); err != nil {
 		return err
 	}
 	oid, tid, err := parseRevision(revision)

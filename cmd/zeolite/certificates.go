@@ -53,11 +53,7 @@ func (c *certificates) reload(log *slog.Logger) {
 }
 
 func (c *certificates) load() (*tls.Config, error) {
-	key := c.ssl.Key
-	if key == "" {
-		key = c.ssl.Certificate
-	}
-	pair, err := tls.LoadX509KeyPair(c.ssl.Certificate, key)
+	pair, err := config.LoadKeyPair(c.ssl.Certificate, c.ssl.Key)
 	if err != nil {
 		return nil, fmt.Errorf("<ssl>: %w", err)
 	}

@@ -53,11 +53,7 @@ func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly
 
 // clientTLS makes the configuration of connections to a server with TLS.
 func clientTLS(ssl *config.ClientSSL) (*tls.Config, error) {
-	key := ssl.Key
-	if key == "" {
-		key = ssl.Certificate
-	}
-	pair, err := tls.LoadX509KeyPair(ssl.Certificate, key)
+	pair, err := config.LoadKeyPair(ssl.Certificate, ssl.Key)
 	if err != nil {
 		return nil, fmt.Errorf("<ssl>: %w", err)
 	}

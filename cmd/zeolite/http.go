@@ -15,6 +15,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
+	"github.com/zeolite-go/zeolite/server/config"
 	"github.com/zeolite-go/zeolite/server/gateway"
 	"github.com/zeolite-go/zeolite/server/postgres"
 )
@@ -68,7 +69,7 @@ func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storag
 	if err := h.load(); err != nil {
 		return nil, err
 	}
-	network, address, err := splitAddress(f.address, "127.0.0.1", "8080")
+	network, address, err := splitAddress(f.address, "127.0.0.1", 8080)
 	if err != nil {
 		return nil, err
 	}
@@ -137,32 +138,43 @@ func onLoopback(addr net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// load reads the files that the flags name.
-func (h *httpServer) load() (err error) {
-	f := h.flags
-	if f.key != "" {
-		if st, err := os.Stat(f.key); err == nil && st.Mode().Perm()&0o007 != 0 {
-			h.log.Warn("everybody on this machine can use the file of keys", "file", f.key)
-		}
-		if h.keys != nil {
-			err = h.keys.Reload()
-		} else {
-			h.keys, err = gateway.LoadKeys(f.key)
-		}
-		if err != nil {
-			return fmt.Errorf("--http-key: %w", err)
-		}
+// load reads the files that the flags name. If one cannot be read all stays as
+// it was.
+func (h *httpServer) load() error {
+	cfg, err := h.flags.tls()
+	if err != nil {
+		return err
 	}
-	if f.cert == "" {
+	if err := h.loadKeys(); err != nil {
+		return fmt.Errorf("--http-key: %w", err)
+	}
+	h.tls.Store(cfg)
+	return nil
+}
+
+func (h *httpServer) loadKeys() (err error) {
+	file := h.flags.key
+	if file == "" {
 		return nil
 	}
-	keyFile := f.certKey
-	if keyFile == "" {
-		keyFile = f.cert
+	if st, err := os.Stat(file); err == nil && st.Mode().Perm()&0o007 != 0 {
+		h.log.Warn("everybody on this machine can use the file of keys", "file", file)
 	}
-	pair, err := tls.LoadX509KeyPair(f.cert, keyFile)
+	if h.keys != nil {
+		return h.keys.Reload()
+	}
+	h.keys, err = gateway.LoadKeys(file)
+	return err
+}
+
+// tls reads the certificates; nil without --http-cert.
+func (f *httpFlags) tls() (*tls.Config, error) {
+	if f.cert == "" {
+		return nil, nil
+	}
+	pair, err := config.LoadKeyPair(f.cert, f.certKey)
 	if err != nil {
-		return fmt.Errorf("--http-cert: %w", err)
+		return nil, fmt.Errorf("--http-cert: %w", err)
 	}
 	cfg := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
@@ -171,17 +183,15 @@ func (h *httpServer) load() (err error) {
 	}
 	if f.clientCA != "" {
 		if cfg.ClientCAs, err = certPool(f.clientCA); err != nil {
-			return fmt.Errorf("--http-client-ca: %w", err)
+			return nil, fmt.Errorf("--http-client-ca: %w", err)
 		}
 		// Signed URLs and health checks need no certificate.
 		cfg.ClientAuth = tls.VerifyClientCertIfGiven
 	}
-	h.tls.Store(cfg)
-	return nil
+	return cfg, nil
 }
 
-// reload reads the files again. Those that cannot be read stay in use as they
-// were.
+// reload reads the files again.
 func (h *httpServer) reload() {
 	if h == nil {
 		return

@@ -176,6 +176,33 @@ func TestHTTPProfilesWarn(t *testing.T) {
 	}
 }
 
+// TestHTTPReloadIsWhole: if a certificate cannot be read again, the keys stay in
+// use as well.
+func TestHTTPReloadIsWhole(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Repeat("1", 64))
+	f := &httpFlags{blobs: true, key: file}
+	h, _ := startHTTP(t, f)
+	url := h.keys.Sign(gateway.Link{Storage: "1", OID: 1, Expires: time.Now().Add(time.Hour)})
+	write(strings.Repeat("2", 64))
+	f.cert = filepath.Join(t.TempDir(), "none")
+	h.reload()
+	if status, body := f.get(t, url); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	f.cert = ""
+	h.reload()
+	if status, body := f.get(t, url); status != 403 {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
 func TestHTTPMetrics(t *testing.T) {
 	f := &httpFlags{metrics: true}
 	startHTTP(t, f)

@@ -14,7 +14,8 @@ import (
 )
 
 const logHelp = `List the transactions of a database, oldest first: tid, time, number of records,
-user and description. The database is a Data.fs or the address of a server.
+user and description. The database is a Data.fs, the address of a server, or one in
+PostgreSQL (postgres://..., or libpq's keywords).
 
   zeolite log var/Data.fs
   zeolite log -n 20 127.0.0.1:8100
@@ -27,7 +28,7 @@ func logCommand(args []string) error {
 	last := fs.Int("n", 0, "list only the last `N` transactions")
 	since := fs.String("since", "", "list transactions since `TIME` (YYYY-MM-DD, with THH:MM:SS if need be, UTC)")
 	records := fs.Bool("records", false, "list the records of each transaction too")
-	if err := parseOne(fs, args, t, "a Data.fs or the address of a server"); err != nil {
+	if err := parseOne(fs, args, t, "a Data.fs, the address of a server or how to connect to PostgreSQL"); err != nil {
 		return err
 	}
 	var start zeolite.TID
@@ -120,7 +121,7 @@ func load(args []string) error {
 	fs := newFlags("load", loadHelp)
 	t := targetFlags(&fs.FlagSet)
 	revision := ""
-	if err := parseTwo(fs, args, t, &revision, "a Data.fs or the address of a server, and OID or OID@TID"); err != nil {
+	if err := parseTwo(fs, args, t, &revision, "a Data.fs, the address of a server or how to connect to PostgreSQL, and OID or OID@TID"); err != nil {
 		return err
 	}
 	oid, tid, err := parseRevision(revision)
@@ -157,7 +158,7 @@ func history(args []string) error {
 	t := targetFlags(&fs.FlagSet)
 	n := fs.Int("n", 100, "list at most `N` revisions")
 	name := ""
-	if err := parseTwo(fs, args, t, &name, "a Data.fs or the address of a server, and an OID"); err != nil {
+	if err := parseTwo(fs, args, t, &name, "a Data.fs, the address of a server or how to connect to PostgreSQL, and an OID"); err != nil {
 		return err
 	}
 	oid, _, err := parseRevision(name)

@@ -30,7 +30,7 @@ func pack(args []string) error {
 	days := fs.Float64("days", 0, "keep the history of the last `N` days")
 	noGC := fs.Bool("no-gc", false, "keep objects that nothing refers to (not through a server)")
 	dangling := fs.Bool("allow-dangling", false, "pack although objects refer to others that do not exist (files only)")
-	if err := parseOne(fs, args, t, "a Data.fs or the address of a server"); err != nil {
+	if err := parseOne(fs, args, t, "a Data.fs, the address of a server or how to connect to PostgreSQL"); err != nil {
 		return err
 	}
 	if *days < 0 {

@@ -27,7 +27,7 @@ func ping(args []string) error {
 	if len(rest) != 1 {
 		return &usageError{"give the address of one server"}
 	}
-	network, address, err := splitAddress(rest[0], "127.0.0.1", "8100")
+	network, address, err := splitAddress(rest[0], "127.0.0.1", 8100)
 	if err != nil {
 		return err
 	}

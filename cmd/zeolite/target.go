@@ -63,7 +63,7 @@ func (t *target) open(ctx context.Context) (zeolite.Storage, error) {
 	if isDSN(t.name) {
 		return postgres.Open(ctx, postgres.Options{DSN: t.name, ReadOnly: !t.writable, MustExist: !t.create, Logger: log})
 	}
-	network, address, err := splitAddress(t.name, "127.0.0.1", "8100")
+	network, address, err := splitAddress(t.name, "127.0.0.1", 8100)
 	if err != nil {
 		return nil, err
 	}

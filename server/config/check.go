@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -55,16 +56,21 @@ func (d *decoder) checkPair(s *section, certificate, key *string) {
 	if *certificate == "" {
 		return
 	}
-	keyFile := *key
-	if keyFile == "" {
-		keyFile = *certificate
-	}
 	d.checks = append(d.checks, check{pos: s.pos, title: s.title(), path: *certificate, test: func(cert string) error {
-		if _, err := tls.LoadX509KeyPair(cert, keyFile); err != nil {
-			return fmt.Errorf("cannot load certificate %q and key %q: %w", cert, keyFile, err)
-		}
-		return nil
+		_, err := LoadKeyPair(cert, *key)
+		return err
 	}})
+}
+
+// LoadKeyPair loads a certificate and its key, which may be in the same file:
+// key is empty then.
+func LoadKeyPair(certificate, key string) (tls.Certificate, error) {
+	key = cmp.Or(key, certificate)
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		return pair, fmt.Errorf("cannot load certificate %q and key %q: %w", certificate, key, err)
+	}
+	return pair, nil
 }
 
 func inExistingDir(path string) error {

@@ -37,10 +37,16 @@ func (l *Loader) FromFlags(address string, files ...string) (*Config, error) {
 // ParseAddress reads an address to listen at, as the key address of <zeo> and
 // the flag -a have it: a path with a slash in it, or port, host:port,
 // [IPv6]:port or host. Without a port it is 0.
-func ParseAddress(s string) (Address, error) {
-	var a Address
-	if err := bindAddress(&a)(s); err != nil {
+func ParseAddress(s string) (Address, error) { return ParseAddressOr(s, "", 0) }
+
+// ParseAddressOr is ParseAddress with other defaults for host and port.
+func ParseAddressOr(s, defaultHost string, defaultPort int) (Address, error) {
+	a, hasPort, err := parseAddress(s, defaultHost)
+	if err != nil {
 		return Address{}, fmt.Errorf("address %s: %w", quote(s), err)
+	}
+	if a.Path == "" && !hasPort {
+		a.Port = defaultPort
 	}
 	return a, nil
 }
