@@ -29,7 +29,9 @@
 // is either known here or an error where it is used. <clientstorage> may be
 // used without import. Some mistakes that runzeo notices when it opens a
 // storage, or never, are errors here: a demostorage with two bases, two
-// storages in one file, negative sizes, a transaction-timeout of 0. Relative
+// storages in one file, negative sizes, a transaction-timeout of 0. So are a
+// demostorage with its changes at another server, and a blobstorage around
+// something that cannot be told where its blobs go, which runzeo serves. Relative
 // paths mean, as in runzeo, relative to the working directory of the process;
 // only those of %include are relative to the file that includes.
 package config
