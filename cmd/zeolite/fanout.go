@@ -44,7 +44,7 @@ func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly
 	}
 	if spec.SSL != nil {
 		var err error
-		if opt.TLS, err = clientTLS(spec.SSL); err != nil {
+		if opt.TLS, err = clientTLS(spec.SSL, log); err != nil {
 			return nil, err
 		}
 	}
@@ -52,34 +52,40 @@ func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly
 }
 
 // clientTLS makes the configuration of connections to a server with TLS.
-func clientTLS(ssl *config.ClientSSL) (*tls.Config, error) {
+func clientTLS(ssl *config.ClientSSL, log *slog.Logger) (*tls.Config, error) {
 	pair, err := config.LoadKeyPair(ssl.Certificate, ssl.Key)
 	if err != nil {
 		return nil, fmt.Errorf("<ssl>: %w", err)
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ServerName: ssl.ServerHostname}
+	peers := &trusted{}
 	if ssl.Authenticate != "" {
-		if cfg.RootCAs, err = certPool(ssl.Authenticate); err != nil {
+		if peers, err = loadTrusted(ssl.Authenticate, log); err != nil {
 			return nil, fmt.Errorf("<ssl>: %w", err)
 		}
+		cfg.RootCAs = peers.pool
+		peers.apply(cfg)
 	}
 	if !ssl.CheckHostname {
 		// The chain is checked all the same, only the name is not.
 		cfg.InsecureSkipVerify = true
-		cfg.VerifyConnection = func(state tls.ConnectionState) error { return verifyChain(cfg, state) }
+		cfg.VerifyConnection = func(state tls.ConnectionState) error { return verifyChain(peers, state) }
 	}
 	return cfg, nil
 }
 
 // verifyChain checks a server's certificates, whatever its name.
-func verifyChain(cfg *tls.Config, state tls.ConnectionState) error {
+func verifyChain(peers *trusted, state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("the server showed no certificate")
 	}
-	opts := x509.VerifyOptions{Roots: cfg.RootCAs, Intermediates: x509.NewCertPool()}
+	opts := x509.VerifyOptions{Roots: peers.pool, Intermediates: x509.NewCertPool()}
 	for _, c := range state.PeerCertificates[1:] {
 		opts.Intermediates.AddCert(c)
 	}
-	_, err := state.PeerCertificates[0].Verify(opts)
-	return err
+	chains, err := state.PeerCertificates[0].Verify(opts)
+	if err != nil {
+		return err
+	}
+	return peers.checkRevoked(chains)
 }

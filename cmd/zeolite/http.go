@@ -33,7 +33,7 @@ func (f *httpFlags) add(fs *flag.FlagSet) {
 	fs.StringVar(&f.key, "http-key", "", "require signed URLs; the keys, one a line, are in `FILE` (SIGHUP reads it again)")
 	fs.StringVar(&f.cert, "http-cert", "", "speak HTTPS, with the certificate in `FILE`")
 	fs.StringVar(&f.certKey, "http-cert-key", "", "the private key of --http-cert is in `FILE` (default: in the same one)")
-	fs.StringVar(&f.clientCA, "http-client-ca", "", "serve blobs to clients whose certificate is, or was issued by, one in the file or directory `PATH`")
+	fs.StringVar(&f.clientCA, "http-client-ca", "", "serve blobs to clients whose certificate is, or was issued by, one in the file or directory (after openssl rehash) `PATH`")
 	fs.BoolVar(&f.health, "http-health", true, "with --http: answer /livez and /readyz")
 	fs.BoolVar(&f.metrics, "metrics", false, "with --http: serve numbers for Prometheus at /metrics")
 	fs.BoolVar(&f.profile, "pprof", false, "with --http: serve profiles at /debug/pprof/, to this machine only")
@@ -141,7 +141,7 @@ func onLoopback(addr net.Addr) bool {
 // load reads the files that the flags name. If one cannot be read all stays as
 // it was.
 func (h *httpServer) load() error {
-	cfg, err := h.flags.tls()
+	cfg, err := h.flags.tls(h.log)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (h *httpServer) loadKeys() (err error) {
 }
 
 // tls reads the certificates; nil without --http-cert.
-func (f *httpFlags) tls() (*tls.Config, error) {
+func (f *httpFlags) tls(log *slog.Logger) (*tls.Config, error) {
 	if f.cert == "" {
 		return nil, nil
 	}
@@ -182,9 +182,12 @@ func (f *httpFlags) tls() (*tls.Config, error) {
 		NextProtos:   []string{"h2", "http/1.1"},
 	}
 	if f.clientCA != "" {
-		if cfg.ClientCAs, err = certPool(f.clientCA); err != nil {
+		trusted, err := loadTrusted(f.clientCA, log)
+		if err != nil {
 			return nil, fmt.Errorf("--http-client-ca: %w", err)
 		}
+		cfg.ClientCAs = trusted.pool
+		trusted.apply(cfg)
 		// Signed URLs and health checks need no certificate.
 		cfg.ClientAuth = tls.VerifyClientCertIfGiven
 	}

@@ -36,7 +36,8 @@ PostgreSQL.
 
 Clients connect as to any ZEO server. SIGTERM or SIGINT ends it: running commits
 are ended, clients are disconnected, and the index is saved. SIGHUP reads the TLS
-certificates and the keys for HTTP again; SIGUSR2 opens the log files again, after they were rotated.
+certificates, their revocation lists and the keys for HTTP again; SIGUSR2 opens the log files again, after they were
+rotated.
 `
 
 const (
@@ -108,6 +109,9 @@ func serve(args []string) error {
 	}
 	if f.check {
 		if err := cfg.Check(); err != nil {
+			return err
+		}
+		if _, err := loadCertificates(cfg.ZEO.SSL, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
 		fmt.Print(cfg.Describe())
@@ -203,7 +207,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	if cfg.ZEO.Msgpack {
 		opt.Encoding = zrpc.Msgpack
 	}
-	certificates, err := loadCertificates(cfg.ZEO.SSL)
+	certificates, err := loadCertificates(cfg.ZEO.SSL, log)
 	if err != nil {
 		return err
 	}
@@ -276,7 +280,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 			if s == syscall.SIGUSR2 {
 				logs.reopen(log)
 			} else {
-				certificates.reload(log)
+				certificates.reload()
 				web.reload()
 			}
 		case <-ctx.Done():

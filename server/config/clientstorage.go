@@ -46,7 +46,8 @@ type ClientSSL struct {
 	Certificate string // PEM file of the client's certificate chain
 	Key         string // PEM file of its key; empty if in Certificate
 	// Authenticate is a PEM file or directory with the certificates of
-	// servers or their issuers; empty for those the system trusts.
+	// servers or their issuers, and revocation lists, as in SSL; empty for
+	// those the system trusts.
 	Authenticate string
 	// CheckHostname compares the host of the address, or ServerHostname if
 	// it is not empty, with the certificate; default true.

@@ -39,8 +39,10 @@ type ZEO struct {
 type SSL struct {
 	Certificate string // PEM file of the server's certificate chain
 	Key         string // PEM file of its key; empty if in Certificate
-	// Authenticate is a PEM file or a directory of such files with the
-	// certificates, or their issuers', that clients may show.
+	// Authenticate is a PEM file with the certificates, or their issuers',
+	// that clients may show; or a directory of such files, whose names are
+	// those that "openssl rehash" gives. If there are revocation lists
+	// (CRLs), too, each issuer of a client must have one that is in force.
 	Authenticate string
 }
 

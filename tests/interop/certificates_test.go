@@ -76,6 +76,32 @@ func (a *authority) issue(t *testing.T, name string) string {
 	return template.SerialNumber.String()
 }
 
+// revoke appends a revocation list to a file.
+func (a *authority) revoke(t *testing.T, path string, serials ...string) {
+	t.Helper()
+	template := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(24 * time.Hour)}
+	for _, s := range serials {
+		n, ok := new(big.Int).SetString(s, 10)
+		if !ok {
+			t.Fatalf("serial number %q", s)
+		}
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: n, RevocationTime: template.ThisUpdate})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, a.cert, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := append(before, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})...)
+	if err := os.WriteFile(path, after, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func writePEM(t *testing.T, path, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {

@@ -1,6 +1,6 @@
 """The clients of an operator who changes the server under them.
 
-usage: operator_story.py HOST PORT CA CERTIFICATE KEY
+usage: operator_story.py HOST PORT CA CERTIFICATE KEY REVOKED-CERTIFICATE REVOKED-KEY
 
 Reads the name of a step a line, and answers "ok", or what went wrong as a JSON
 text. One client lives all the time, with a persistent cache; another comes and
@@ -37,8 +37,9 @@ def equal(got, want, what):
 
 
 class Story:
-    def __init__(self, host, port, ca, certificate, key):
+    def __init__(self, host, port, ca, certificate, key, revoked, revoked_key):
         self.address, self.ca, self.pair = (host, int(port)), ca, (certificate, key)
+        self.revoked = revoked, revoked_key
         self.phase = 0
         self.texts = {}     # what the mapping must hold
         self.blobs = {}     # name -> contents
@@ -47,26 +48,26 @@ class Story:
         self.undoable = None
         self.staying = None
 
-    def context(self, with_certificate=True):
+    def context(self, pair):
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca)
-        if with_certificate:
-            context.load_cert_chain(*self.pair)
+        if pair:
+            context.load_cert_chain(*pair)
         return context
 
     def open(self, name, **options):
-        return ZEO.DB(self.address, ssl=self.context(), ssl_server_hostname='localhost', wait_timeout=SOON,
+        return ZEO.DB(self.address, ssl=self.context(self.pair), ssl_server_hostname='localhost', wait_timeout=SOON,
                       client=name, var='.', blob_dir=f'blobs-{name}', **options)
 
     # Steps.
 
     def refuse_strangers(self):
-        """Who has no certificate gets nowhere."""
-        for context in self.context(False), None:
+        """Who has no certificate, or one that was revoked, gets nowhere."""
+        for context in self.context(None), self.context(self.revoked), None:
             try:
                 ZEO.client(self.address, ssl=context, ssl_server_hostname='localhost' if context else None, wait_timeout=2).close()
             except ClientDisconnected:
                 continue
-            raise AssertionError('a client without a certificate was let in')
+            raise AssertionError('a client without a good certificate was let in')
 
     def begin(self):
         self.staying = self.open('staying')

@@ -66,6 +66,7 @@ func TestOperator(t *testing.T) {
 	ca := newAuthority(t, filepath.Join(dir, "ca.pem"))
 	ca.issue(t, filepath.Join(dir, "server"))
 	ca.issue(t, filepath.Join(dir, "client"))
+	ca.revoke(t, filepath.Join(dir, "ca.pem"), ca.issue(t, filepath.Join(dir, "revoked")))
 	address := peers.FreeAddress(t)
 	conf := filepath.Join(dir, "zeo.conf")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, operatorConf, dir, address), 0o666); err != nil {
@@ -149,7 +150,7 @@ func startClients(t *testing.T, address, certificates string) *operatorClients {
 		t.Fatal(err)
 	}
 	at := func(name string) string { return filepath.Join(certificates, name) }
-	cmd := exec.Command(peers.Python(t), script, host, port, at("ca.pem"), at("client.pem"), at("client.key"))
+	cmd := exec.Command(peers.Python(t), script, host, port, at("ca.pem"), at("client.pem"), at("client.key"), at("revoked.pem"), at("revoked.key"))
 	cmd.Dir, cmd.Stdin, cmd.Stderr = t.TempDir(), in, os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
