@@ -37,5 +37,8 @@ func listen(network, address string) (net.Listener, error) {
 			}
 		}
 	}
+	if network == "tcp" {
+		network = family(address)
+	}
 	return net.Listen(network, address)
 }

@@ -253,11 +253,11 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		web.shutdown(limit)
 	}()
 	network, address := cfg.ZEO.Address.Network(), cfg.ZEO.Address.String()
-	listener, err := listen(network, address)
+	listeners, err := listenAll(ctx, network, address, log)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer closeAll(listeners)
 	if name := cfg.ZEO.PIDFilename; name != "" {
 		if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o666); err != nil {
 			log.Error("cannot write the process id", "error", err)
@@ -265,13 +265,17 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 			pidFile = name
 		}
 	}
-	log.Info("listening", "address", listener.Addr().String(), "storages", strings.Join(srv.Names(), ", "), "tls", opt.TLS != nil)
+	for _, l := range listeners {
+		log.Info("listening", "address", l.Addr().String(), "storages", strings.Join(srv.Names(), ", "), "tls", opt.TLS != nil)
+	}
 	if f.config == "" {
-		f.greet(out, listener.Addr())
+		f.greet(out, listeners[0].Addr())
 	}
 
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(listener) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { served <- srv.Serve(l) }()
+	}
 	for ctx.Err() == nil {
 		select {
 		case err := <-served:

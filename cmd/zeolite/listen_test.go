@@ -1,0 +1,79 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"github.com/zeolite-go/zeolite/tests/peers"
+)
+
+// needIPv6 skips where there is none.
+func needIPv6(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		peers.Missing(t, "no IPv6: %v", err)
+	}
+	l.Close()
+}
+
+func answers(l net.Listener, host string) bool {
+	c, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
+}
+
+// TestListenFamily: an address of one family is not listened at with the other;
+// all hosts are those of both.
+func TestListenFamily(t *testing.T) {
+	needIPv6(t)
+	for _, c := range []struct {
+		address    string
+		ipv4, ipv6 bool
+	}{
+		{"0.0.0.0:0", true, false},
+		{"[::]:0", false, true},
+		{":0", true, true},
+	} {
+		listeners, err := listenAll(t.Context(), "tcp", c.address, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answers(listeners[0], "127.0.0.1"); got != c.ipv4 || len(listeners) != 1 {
+			t.Errorf("%s: IPv4 is %v, %d listeners", c.address, got, len(listeners))
+		}
+		if got := answers(listeners[0], "::1"); got != c.ipv6 {
+			t.Errorf("%s: IPv6 is %v", c.address, got)
+		}
+		closeAll(listeners)
+	}
+}
+
+// TestListenHostName: a name is listened at wherever it leads on this machine.
+func TestListenHostName(t *testing.T) {
+	needIPv6(t)
+	log := slog.New(slog.DiscardHandler)
+	here := []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("127.0.0.1")}
+	elsewhere := netip.MustParseAddr("192.0.2.1") // for documentation only
+	listeners, err := listenAt(append(here, elsewhere), "0", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(listeners)
+	if len(listeners) != 2 || !answers(listeners[0], "127.0.0.1") || !answers(listeners[1], "::1") {
+		t.Errorf("listening at %v", listeners)
+	}
+	if _, err := listenAt([]netip.Addr{elsewhere}, "0", log); err == nil {
+		t.Error("no address is here, but that is no error")
+	}
+	// A port that is taken is not passed over.
+	port := strconv.Itoa(listeners[1].Addr().(*net.TCPAddr).Port)
+	if l, err := listenAt(here, port, log); err == nil {
+		t.Errorf("listening at %v, one of which is taken", l)
+	}
+}
