@@ -76,7 +76,7 @@ func serve(args []string) error {
 	fs.StringVar(&f.blobs, "b", "", "keep blobs in `DIR` (default data/blobs if -f is not given, else none)")
 	fs.StringVar(&f.pidFile, "pid-file", "", "write the process id to `FILE`")
 	fs.BoolVar(&f.msgpack, "msgpack", false, "offer clients the msgpack encoding rather than pickle, as ZEO_MSGPACK in the environment does")
-	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes; the files are not changed")
+	fs.BoolVar(&f.readOnly, "read-only", false, "refuse all writes, and packs, too; the files are not changed")
 	fs.BoolVar(&f.noWAL, "no-wal", false, "commit with two syncs of Data.fs instead of a write-ahead log beside it: slower, but after a power failure programs other than zeolite can be the first to open the file")
 	fs.Float64Var(&f.timeout, "t", 0, "disconnect a client that takes more than `SECONDS` from vote to finish (default: no limit)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
@@ -224,7 +224,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	srv := server.New(opt)
 	storages := map[string]zeolite.Storage{}
 	for _, s := range cfg.Storages {
-		storage, err := openStorage(ctx, s.Spec, howToOpen{readOnly: cfg.ZEO.ReadOnly, noWAL: f.noWAL}, log)
+		storage, err := openStorage(ctx, s.Spec, howToOpen{readOnly: f.readOnly, noWAL: f.noWAL}, log)
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			log.Info("stopped before it was ready", "storage", s.Name)
 			return nil

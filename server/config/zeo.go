@@ -9,7 +9,7 @@ import (
 // ZEO is the section <zeo>: the server, apart from its storages. It is a value.
 type ZEO struct {
 	Address  Address
-	ReadOnly bool // refuse writes, whatever the storages allow
+	ReadOnly bool // refuse writes, but not packs, whatever the storages allow
 	// InvalidationQueueSize is the number of last transactions whose
 	// invalidations clients that come back are told in any case, default
 	// 100. It only counts beside InvalidationAge.

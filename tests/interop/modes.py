@@ -5,9 +5,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 
 import ZODB.interfaces
 from ZEO.Exceptions import ClientDisconnected
+from zc.lockfile import LockError
+from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ReadOnlyError
 from ZODB.tests.StorageTestBase import zodb_pickle
 
@@ -47,6 +50,25 @@ def read_only_server(t):
     raises(ClientDisconnected, t.storage, server, wait_timeout=2)
     storage = t.storage(server, read_only=True)
     equal(storage.load(oid), (b'x', tid))
+    raises(ReadOnlyError, storage.new_oid)
+
+
+@check
+def pack_a_read_only_server(t):
+    """A pack is no write."""
+    server = t.start()
+    connection = t.connection(server)
+    for i in range(20):
+        connection.root()['x'] = 'y' * 5000 + str(i)
+        connection.transaction_manager.commit()
+    server.stop()
+    before = os.path.getsize(server.path)
+    server = t.start(path=server.path, blob_dir=server.blob_dir, read_only=True)
+    raises(LockError, FileStorage, server.path)
+    storage = t.storage(server, read_only=True)
+    storage.pack(time.time() + 1, wait=True)
+    equal(os.path.getsize(server.path) < before // 5, True, 'size after the pack')
+    equal(len(storage.history(z64, 9)), 1, 'revisions after the pack')
     raises(ReadOnlyError, storage.new_oid)
 
 

@@ -40,7 +40,7 @@ type Options struct {
 	// Config is a zeo.conf that says everything, the address as in Address
 	// too; all else here does not count. It logs to the standard error output.
 	Config string `json:"-"`
-	// ReadOnly serves without allowing writes.
+	// ReadOnly serves without allowing writes, as read-only in zeo.conf does.
 	ReadOnly bool `json:"read_only"`
 	// TransactionTimeout in seconds is how long a client may hold the
 	// commit lock; zero is for ever.
@@ -193,15 +193,20 @@ func (s *Server) Start() error {
 }
 
 func (s *Server) command() (*exec.Cmd, error) {
-	if s.kind == Zeolite {
-		return exec.Command(s.tools.zeolite, zeoliteArgs(s.options)...), nil
+	o := s.options
+	// The flag --read-only means more than the key in zeo.conf.
+	if s.kind == Zeolite && (o.Config != "" || o.Postgres != "" || !o.ReadOnly) {
+		return exec.Command(s.tools.zeolite, zeoliteArgs(o)...), nil
 	}
-	conf := s.options.Config
+	conf := o.Config
 	if conf == "" {
 		conf = filepath.Join(s.options.Dir, "runzeo.conf")
-		if err := os.WriteFile(conf, []byte(runzeoConfig(s.options)), 0o666); err != nil {
+		if err := os.WriteFile(conf, []byte(runzeoConfig(o)), 0o666); err != nil {
 			return nil, err
 		}
+	}
+	if s.kind == Zeolite {
+		return exec.Command(s.tools.zeolite, append([]string{"serve", "-C", conf}, o.Flags...)...), nil
 	}
 	cmd := exec.Command(s.tools.python, "-m", "ZEO.runzeo", "-C", conf)
 	cmd.Env = pythonEnv()
