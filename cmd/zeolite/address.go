@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/zeolite-go/zeolite/server/config"
 )
@@ -29,7 +30,7 @@ func listen(network, address string) (net.Listener, error) {
 	if network == "unix" {
 		if c, err := net.Dial(network, address); err == nil {
 			c.Close()
-			return nil, fmt.Errorf("%s is already in use: a server answers there", address)
+			return nil, fmt.Errorf("%s: %w: a server answers there", address, syscall.EADDRINUSE)
 		}
 		if st, err := os.Lstat(address); err == nil && st.Mode()&os.ModeSocket != 0 {
 			if err := os.Remove(address); err != nil {

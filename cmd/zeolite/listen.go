@@ -10,6 +10,15 @@ import (
 	"syscall"
 )
 
+// look says whether an address can be listened at, before storages are created or
+// replayed in vain. Nothing listens there meanwhile: that a port is open tells
+// others that clients are served.
+func look(ctx context.Context, network, address string) error {
+	listeners, err := listenAll(ctx, network, address, slog.New(slog.DiscardHandler))
+	closeAll(listeners)
+	return err
+}
+
 // listenAll opens the listeners of an address: for a host name, as in ZEO, one at
 // each of its addresses.
 func listenAll(ctx context.Context, network, address string, log *slog.Logger) ([]net.Listener, error) {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"syscall"
 )
 
 // command is one subcommand.
@@ -39,9 +40,18 @@ type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
+// configError says that the configuration file is wrong.
+type configError struct{ err error }
+
+func (e *configError) Error() string { return e.err.Error() }
+
+func (e *configError) Unwrap() error { return e.err }
+
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run returns the exit code: 0, 1 for a failure, 2 for a wrong command line.
+// run returns the exit code: 0, 1 for a failure, 2 for a wrong command line or
+// configuration, or if another server has the address. As with runzeo, 2 means
+// that there is no point in starting it again; zdaemon goes by that.
 func run(args []string) int {
 	if len(args) == 0 {
 		usage(os.Stderr)
@@ -66,6 +76,9 @@ func run(args []string) int {
 			return 2
 		}
 		fmt.Fprintf(os.Stderr, "zeolite %s: %v\n", c.name, err)
+		if errors.As(err, new(*configError)) || errors.Is(err, syscall.EADDRINUSE) {
+			return 2
+		}
 		return 1
 	}
 	fmt.Fprintf(os.Stderr, "zeolite: there is no command %q\n\n", args[0])

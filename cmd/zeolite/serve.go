@@ -37,7 +37,8 @@ PostgreSQL.
 Clients connect as to any ZEO server. SIGTERM or SIGINT ends it: running commits
 are ended, clients are disconnected, and the index is saved. SIGHUP reads the TLS
 certificates, their revocation lists and the keys for HTTP again; SIGUSR2 opens the log files again, after they were
-rotated.
+rotated. The exit code is 1 after a failure, and 2, as runzeo's, where starting again would not help: if the command
+line or the configuration is wrong, or another server has the address.
 `
 
 const (
@@ -109,10 +110,10 @@ func serve(args []string) error {
 	}
 	if f.check {
 		if err := cfg.Check(); err != nil {
-			return err
+			return &configError{err}
 		}
 		if _, err := loadCertificates(cfg.ZEO.SSL, slog.New(slog.DiscardHandler)); err != nil {
-			return err
+			return &configError{err}
 		}
 		fmt.Print(cfg.Describe())
 		for _, w := range cfg.Warnings {
@@ -130,7 +131,7 @@ func (f *serveFlags) configuration() (*config.Config, error) {
 	var err error
 	if f.config != "" {
 		if cfg, err = (&config.Loader{Overrides: f.overrides}).Load(f.config); err != nil {
-			return nil, err
+			return nil, &configError{err}
 		}
 	} else {
 		if f.address == "" {
@@ -185,6 +186,12 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		return err
 	}
 	defer logs.Close()
+	defer func() {
+		// A daemon has no standard error output. Without -C that is the log.
+		if err != nil && f.config != "" {
+			log.Error("the server ends", "error", err)
+		}
+	}()
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "warning", fmt.Sprint(w))
 	}
@@ -221,6 +228,19 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 			os.Remove(pidFile) // it may be gone
 		}
 	}()
+	network, address := cfg.ZEO.Address.Network(), cfg.ZEO.Address.String()
+	if err := look(ctx, network, address); err != nil {
+		return err
+	}
+	if f.http.address != "" {
+		network, address, err := splitAddress(f.http.address, "127.0.0.1", 8080)
+		if err == nil {
+			err = look(ctx, network, address)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	srv := server.New(opt)
 	storages := map[string]zeolite.Storage{}
 	for _, s := range cfg.Storages {
@@ -252,7 +272,6 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		defer cancel()
 		web.shutdown(limit)
 	}()
-	network, address := cfg.ZEO.Address.Network(), cfg.ZEO.Address.String()
 	listeners, err := listenAll(ctx, network, address, log)
 	if err != nil {
 		return err

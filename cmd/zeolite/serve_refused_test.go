@@ -2,12 +2,16 @@ package main
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/zeolite-go/zeolite/server/filestorage"
 	"github.com/zeolite-go/zeolite/tests/peers"
 )
 
@@ -85,5 +89,105 @@ s.close()
 	stdin.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// program runs zeolite in a process of its own; it returns the exit code and
+// what it printed.
+func program(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS_PROGRAM=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// daemonConf writes a zeo.conf that logs to zeo.log, and returns its path.
+func daemonConf(t *testing.T, dir, address string) string {
+	t.Helper()
+	name := filepath.Join(dir, "zeo.conf")
+	writeFile(t, name, fmt.Sprintf(`<zeo>
+  address %s
+</zeo>
+<filestorage 1>
+  path %s/Data.fs
+</filestorage>
+<eventlog>
+  <logfile>
+    path %[2]s/zeo.log
+  </logfile>
+</eventlog>
+`, address, dir))
+	return name
+}
+
+// logged is what went to zeo.log.
+func logged(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "zeo.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestServeAddressInUse: nothing is opened then, and zdaemon does not try again.
+func TestServeAddressInUse(t *testing.T) {
+	dir := t.TempDir()
+	for _, network := range []string{"tcp", "unix"} {
+		address := map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(dir, "sock")}[network]
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		conf := daemonConf(t, dir, l.Addr().String())
+		for _, args := range [][]string{
+			{"-C", conf},
+			{"-C", conf, "-a", "127.0.0.1:0", "--http", l.Addr().String()},
+		} {
+			code, out := program(t, append([]string{"serve"}, args...)...)
+			if code != 2 || !strings.Contains(out, "address already in use") {
+				t.Errorf("%v: exit code %d, printed %q", args, code, out)
+			}
+			if log := logged(t, dir); !strings.Contains(log, "ERROR") || !strings.Contains(log, "address already in use") {
+				t.Errorf("%v: the event log has\n%s", args, log)
+			}
+			if err := os.Remove(filepath.Join(dir, "zeo.log")); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "Data.fs")); err == nil {
+				t.Errorf("%v: the database was created", args)
+			}
+		}
+	}
+}
+
+// TestServeWrongConfiguration: zdaemon does not try again.
+func TestServeWrongConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	conf := daemonConf(t, dir, "nonsense with spaces:8100")
+	for _, args := range [][]string{{"-C", conf}, {"-C", conf, "--check"}, {"-C", filepath.Join(dir, "none.conf")}} {
+		if code, out := program(t, append([]string{"serve"}, args...)...); code != 2 {
+			t.Errorf("%v: exit code %d, printed %q", args, code, out)
+		}
+	}
+}
+
+// TestServeLockedIsLogged: another process may end soon, so trying again makes
+// sense.
+func TestServeLockedIsLogged(t *testing.T) {
+	dir := t.TempDir()
+	s, err := filestorage.Open(filepath.Join(dir, "Data.fs"), filestorage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	code, out := program(t, "serve", "-C", daemonConf(t, dir, "127.0.0.1:0"))
+	if log := logged(t, dir); code != 1 || !strings.Contains(log, "ERROR") || !strings.Contains(log, "in use") {
+		t.Errorf("exit code %d, printed %q; the event log has\n%s", code, out, log)
 	}
 }
