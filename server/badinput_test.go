@@ -2,7 +2,10 @@ package server
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
+	"log/slog"
+	"net"
 	"strings"
 	"testing"
 
@@ -32,12 +35,47 @@ func TestBadHandshake(t *testing.T) {
 			b.assertFine()
 		})
 	}
-	t.Run("hangs up", func(t *testing.T) {
+	t.Run("half a frame", func(t *testing.T) {
 		p := s.dialRaw(t, zrpc.Pickle)
 		p.readFrame()
+		p.writeBytes([]byte{0, 0})
 		p.close()
 		p.waitGone()
+		p.assertOneLine("handshake failed")
 		b.assertFine()
+	})
+}
+
+// TestProbe: a monitor that only connects is nothing to look at in the log.
+func TestProbe(t *testing.T) {
+	quiet := func(t *testing.T, s *testServer) {
+		for _, r := range s.logs.all() {
+			if r.level > slog.LevelInfo {
+				t.Errorf("the log says %q", r.text)
+			}
+		}
+	}
+	t.Run("plain", func(t *testing.T) {
+		s := startServer(t, newMemory(t), Options{})
+		for _, reset := range []bool{false, true} {
+			p := s.dialRaw(t, zrpc.Pickle)
+			p.readFrame()
+			if reset {
+				if err := p.nc.(*net.TCPConn).SetLinger(0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.close()
+			p.waitGone()
+		}
+		quiet(t, s)
+	})
+	t.Run("TLS", func(t *testing.T) {
+		s := startServer(t, newMemory(t), Options{TLS: &tls.Config{}})
+		p := s.dialRaw(t, zrpc.Pickle)
+		p.close()
+		p.waitGone()
+		quiet(t, s)
 	})
 }
 

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/zeolite-go/zeolite"
@@ -215,7 +217,11 @@ func (s *Server) serveConn(nc net.Conn) {
 		cancel()
 		if err != nil {
 			s.counters.refused.Add(1)
-			log.Warn("TLS handshake failed", "error", err)
+			if hungUp(err) {
+				log.Info("client disconnected", "before", "TLS handshake")
+			} else {
+				log.Warn("TLS handshake failed", "error", err)
+			}
 			nc.Close()
 			return
 		}
@@ -228,6 +234,8 @@ func (s *Server) serveConn(nc net.Conn) {
 		case errors.Is(err, zrpc.ErrRuok):
 		case errors.Is(err, net.ErrClosed): // by Shutdown
 			log.Info("client disconnected")
+		case hungUp(err):
+			log.Info("client disconnected", "before", "handshake")
 		default:
 			log.Warn("handshake failed", "error", err)
 		}
@@ -246,6 +254,13 @@ func (s *Server) serveConn(nc net.Conn) {
 	served = true
 	se.start(deadline) // before Shutdown can see it
 	s.mu.Unlock()
+}
+
+// hungUp says whether a client went away before it said anything, as monitors
+// do that only look whether the port is open. If it did not read the greeting,
+// that is a reset.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // left forgets a session that has ended.
