@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -25,16 +26,21 @@ func splitAddress(s, defaultHost string, defaultPort int) (network, address stri
 }
 
 // listen opens a listener. The socket file of a server that is gone is
-// removed first, that of one that answers is left alone.
+// removed first, that of one that is there is left alone.
 func listen(network, address string) (net.Listener, error) {
 	if network == "unix" {
-		if c, err := net.Dial(network, address); err == nil {
+		c, err := net.Dial(network, address)
+		switch {
+		case err == nil:
 			c.Close()
 			return nil, fmt.Errorf("%s: %w: a server answers there", address, syscall.EADDRINUSE)
-		}
-		if st, err := os.Lstat(address); err == nil && st.Mode()&os.ModeSocket != 0 {
-			if err := os.Remove(address); err != nil {
-				return nil, err
+		case errors.Is(err, syscall.EINVAL):
+			return nil, fmt.Errorf("%s: the path of a Unix socket cannot be longer than about 100 bytes", address)
+		case errors.Is(err, syscall.ECONNREFUSED): // else it may be busy, or of another user
+			if st, err := os.Lstat(address); err == nil && st.Mode()&os.ModeSocket != 0 {
+				if err := os.Remove(address); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/zeolite-go/zeolite/tests/peers"
@@ -75,5 +79,28 @@ func TestListenHostName(t *testing.T) {
 	port := strconv.Itoa(listeners[1].Addr().(*net.TCPAddr).Port)
 	if l, err := listenAt(here, port, log); err == nil {
 		t.Errorf("listening at %v, one of which is taken", l)
+	}
+}
+
+// The socket file of a server that is gone makes room, that of one that is there
+// does not.
+func TestListenUnix(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	l, err := listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen("unix", path); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("beside a server: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if l, err = listen("unix", path); err != nil {
+		t.Fatalf("after a server is gone: %v", err)
+	}
+	l.Close()
+	if _, err := listen("unix", filepath.Join(dir, strings.Repeat("s", 120))); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a path that is too long: %v", err)
 	}
 }
