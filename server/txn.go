@@ -140,12 +140,16 @@ func (s *session) Undoa(_ context.Context, transID []byte, id stubs.TxnID) error
 	raw := make([]byte, base64.StdEncoding.DecodedLen(len(transID)))
 	n, err := base64.StdEncoding.Decode(raw, transID)
 	if err != nil {
-		t.failed = errors.Join(t.failed, stubs.Exception("binascii.Error", "the id of the transaction to undo is not base64: "+err.Error()))
+		if t.failed == nil { // the first: of all of them a client could send any number
+			t.failed = stubs.Exception("binascii.Error", "the id of the transaction to undo is not base64: "+err.Error())
+		}
 		return nil
 	}
 	tid, err := zeolite.TIDFromBytes(raw[:n])
 	if err != nil {
-		t.failed = errors.Join(t.failed, &zeolite.UndoError{Reason: "Invalid transaction id"})
+		if t.failed == nil {
+			t.failed = &zeolite.UndoError{Reason: "Invalid transaction id"}
+		}
 		return nil
 	}
 	return s.add(id, spool.Op{Kind: spool.Undo, Serial: tid}, nil)
