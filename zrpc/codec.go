@@ -36,7 +36,8 @@ type Limits struct {
 	MaxValues int
 	// MaxShared is how many bytes of text and byte strings the references
 	// of a pickle's memo may add up to, beyond the length of the payload;
-	// 16 MiB by default.
+	// those used as the keys of dicts do so apart, whether or not the dicts
+	// keep them. 16 MiB by default.
 	MaxShared int
 	// AllowProto5 accepts pickles of protocols 4 and 5, which files may
 	// hold but which no ZEO peer sends.

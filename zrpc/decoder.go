@@ -40,6 +40,7 @@ type Decoder struct {
 
 	stack   [maxOpen]level // the containers around cur
 	ahead   int            // bytes that pickleItem read beyond its items
+	keyed   int            // pickleMachine.keyed, of the items so far
 	err     error
 	tree    *tree // not nil in tree mode
 	payload []byte

@@ -19,6 +19,7 @@ type pickleMachine struct {
 	marks []int // for each open mark, the height of the stack below it
 	memo  map[uint64]Value
 	spent int // values pushed and memo entries made
+	keyed int // bytes of keys and names that were looked at as a whole
 	lim   Limits
 	err   error
 	done  bool
@@ -112,6 +113,22 @@ func (m *pickleMachine) asciiLine() string {
 func (m *pickleMachine) spend() bool {
 	if m.spent++; m.spent > m.lim.MaxValues {
 		m.fail("more than %d values (Limits.MaxValues)", m.lim.MaxValues)
+	}
+	return m.err == nil
+}
+
+// look counts text and bytes that are looked at as a whole each time they are used.
+// The memo may bring the same ones again and again, for two bytes each, and the
+// value that is read need not show it.
+func (m *pickleMachine) look(v Value) bool {
+	switch v := v.(type) {
+	case string:
+		m.keyed += len(v)
+	case []byte:
+		m.keyed += len(v)
+	}
+	if m.keyed-len(m.buf) > m.lim.MaxShared {
+		m.fail("shared text and bytes as keys or names come to more than Limits.MaxShared")
 	}
 	return m.err == nil
 }
@@ -371,6 +388,9 @@ func (m *pickleMachine) step4(op byte) {
 			if !ok1 || !ok2 {
 				m.fail("a class whose name is not text")
 			}
+			if !m.look(module) || !m.look(name) {
+				return
+			}
 			m.push(m.global(module, name))
 		}
 	case opNewObjEx:
@@ -425,6 +445,9 @@ func (m *pickleMachine) update(items []Value) {
 			m.fail("%s as the key of a dict", typeName(key))
 			return
 		case isDict:
+			if !m.look(key) {
+				return
+			}
 			dict.Set(key, val)
 		case isObject:
 			object.Pairs = append(object.Pairs, Pair{key, val})

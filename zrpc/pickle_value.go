@@ -49,8 +49,9 @@ func (d *Decoder) pickleItem() (v Value, raw []byte) {
 		d.wrong("a value")
 		return nil, nil
 	}
-	m := pickleMachine{buf: d.buf, pos: d.pos, part: true, lim: d.lim.withDefaults()}
+	m := pickleMachine{buf: d.buf, pos: d.pos, part: true, keyed: d.keyed, lim: d.lim.withDefaults()}
 	m.run()
+	d.keyed = m.keyed
 	if m.err == nil && len(m.stack) == 0 {
 		d.wrong("a value")
 		return nil, nil

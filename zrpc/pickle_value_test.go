@@ -183,6 +183,50 @@ func TestPickleBombs(t *testing.T) {
 	}
 }
 
+// TestPickleKeyBombs reads pickles that use what is in the memo as a key, or a
+// name, again and again, of which the value shows nothing.
+func TestPickleKeyBombs(t *testing.T) {
+	const long, times = 4096, 1 << 13
+	length := "\x00\x10\x00\x00"
+	text := "X" + length + strings.Repeat("x", long) + "q\x000"
+	data := "B" + length + strings.Repeat("x", long) + "q\x000"
+	for name, in := range map[string]string{
+		"text key":    text + "}" + strings.Repeat("h\x00Ns", times) + ".",
+		"bytes key":   data + "}" + strings.Repeat("h\x00Ns", times) + ".",
+		"many dicts":  data + strings.Repeat("}h\x00Ns0", times) + "N.",
+		"all at once": data + "}(" + strings.Repeat("h\x00N", times) + "u.",
+		"a mark":      data + "(" + strings.Repeat("h\x00N", times) + "d.",
+		"class":       text + strings.Repeat("h\x00h\x00\x930", times/2) + "N.",
+	} {
+		if _, _, err := ParsePickle([]byte(in), Limits{AllowProto5: true}); err == nil || !strings.Contains(err.Error(), "Limits.MaxShared") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, _, err := ParsePickle([]byte(in), Limits{AllowProto5: true, MaxShared: 2 * long * times}); err != nil {
+			t.Errorf("%s, with a higher limit: %v", name, err)
+		}
+	}
+	// The items of a message count together.
+	list := "](" + strings.Repeat("("+data+"}"+strings.Repeat("h\x00Ns", 1000)+"t", 10) + "e."
+	d := NewDecoder(Pickle, []byte(list), Limits{})
+	for d.List(); d.More(); {
+		d.Value()
+	}
+	if err := d.Err(); err == nil || !strings.Contains(err.Error(), "Limits.MaxShared") {
+		t.Errorf("ten items: %v", err)
+	}
+}
+
+// TestDictCopiesNoKeys: to look for a key costs no copies of those that are there.
+func TestDictCopiesNoKeys(t *testing.T) {
+	d := &Dict{}
+	for i := range dictScan - 1 {
+		d.Set(make([]byte, 1000+i), nil)
+	}
+	if n := testing.AllocsPerRun(10, func() { d.find(nil) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestMsgpackRefuses(t *testing.T) {
 	for _, in := range []string{
 		"", "\xc1", "\x91", "\x81\x01", "\x81\x90\x01", "\x81\x80\x01", "\xa1", "\xa1\xff", "\xd9\x02a", "\xc4\x01", "\xc6\xff\xff\xff\xffab",

@@ -1,6 +1,7 @@
 package zrpc
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"math/big"
@@ -79,20 +80,6 @@ const dictScan = 16
 // Set gives key a value: it replaces that of an equal key, or adds a pair.
 // Keys that are tuples, classes or objects are always added.
 func (d *Dict) Set(key, val Value) {
-	k, ok := comparableKey(key)
-	if ok {
-		if i := d.find(k); i >= 0 {
-			d.Pairs[i].Val = val
-			return
-		}
-		if d.index != nil {
-			d.index[k] = len(d.Pairs)
-		}
-	}
-	d.Pairs = append(d.Pairs, Pair{key, val})
-}
-
-func (d *Dict) find(k any) int {
 	if d.index == nil && len(d.Pairs) >= dictScan {
 		d.index = make(map[any]int, 2*len(d.Pairs))
 		for i, p := range d.Pairs {
@@ -101,16 +88,29 @@ func (d *Dict) find(k any) int {
 			}
 		}
 	}
-	if d.index != nil {
-		if i, ok := d.index[k]; ok {
-			return i
+	if i := d.find(key); i >= 0 {
+		d.Pairs[i].Val = val
+		return
+	}
+	d.Pairs = append(d.Pairs, Pair{key, val})
+}
+
+// find returns which pair has an equal key, or -1; then the index knows the key as
+// that of the next pair.
+func (d *Dict) find(key Value) int {
+	if d.index == nil {
+		for i, p := range d.Pairs {
+			if sameKey(p.Key, key) {
+				return i
+			}
 		}
 		return -1
 	}
-	for i, p := range d.Pairs {
-		if pk, ok := comparableKey(p.Key); ok && pk == k {
+	if k, ok := comparableKey(key); ok {
+		if i, ok := d.index[k]; ok {
 			return i
 		}
+		d.index[k] = len(d.Pairs)
 	}
 	return -1
 }
@@ -129,6 +129,22 @@ func comparableKey(v Value) (any, bool) {
 		return floatKey(v), true
 	}
 	return nil, false
+}
+
+// sameKey tells whether what comparableKey returns for both is equal. It copies
+// nothing: the keys of a hostile dict are long.
+func sameKey(a, b Value) bool {
+	switch a := a.(type) {
+	case nil, bool, int64, uint64, string:
+		return a == b
+	case []byte:
+		b, ok := b.([]byte)
+		return ok && bytes.Equal(a, b)
+	case float64:
+		b, ok := b.(float64)
+		return ok && floatKey(a) == floatKey(b)
+	}
+	return false
 }
 
 // floatKey makes NaN, which differs from itself, one key like any other.
