@@ -30,3 +30,16 @@ func TestManyBadUndos(t *testing.T) {
 		}
 	}
 }
+
+// A client that may not store is not let send as much as one that may.
+func TestReadOnlyClientSendsNoBulk(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		s := startServer(t, newMemory(t), Options{Limits: Limits{MaxMessage: 4 << 10, MaxRecord: 64 << 10}})
+		for _, name := range []string{"storea", "restorea", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "storeEmptyBlob"} {
+			p := s.connectReadOnly(t, enc)
+			p.send(name, make([]byte, 5<<10))
+			p.waitClosed()
+			p.assertOneLine("larger than the limit of 4096 bytes")
+		}
+	})
+}

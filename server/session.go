@@ -77,9 +77,10 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	return se
 }
 
-// frameLimit allows for messages with bulk data, from registered clients.
+// frameLimit allows for messages with bulk data, from registered clients that may
+// store it.
 func (s *session) frameLimit(name []byte) int {
-	if !s.registered.Load() {
+	if !s.registered.Load() || s.readOnly {
 		return 0
 	}
 	switch string(name) {
