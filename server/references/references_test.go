@@ -110,6 +110,24 @@ func TestJunk(t *testing.T) {
 	}
 }
 
+// TestEncodedAgainAndAgain: a long text that the memo brings again and again is not
+// decoded each time.
+func TestEncodedAgainAndAgain(t *testing.T) {
+	cost := func(times int) float64 {
+		record := []byte("Nq\x00.c_codecs\nencode\nq\x000X\x00\x01\x00\x00" + strings.Repeat("x", 256) + "q\x010" +
+			strings.Repeat("h\x00h\x01\x85R0", times) + "N.")
+		return testing.AllocsPerRun(10, func() {
+			if oids, err := Check(nil, record); len(oids) > 0 || err != nil {
+				t.Fatal(oids, err)
+			}
+		})
+	}
+	// The pool may be emptied at any time.
+	if one, many := cost(1), cost(1000); many > one+100 {
+		t.Errorf("%v allocations for 1000 calls, %v for one", many, one)
+	}
+}
+
 func FuzzFind(f *testing.F) {
 	f.Add([]byte(blobRecord))
 	f.Add([]byte(oneRef))

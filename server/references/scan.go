@@ -281,7 +281,9 @@ func (s *scanner) reduce() error {
 	}
 	function, args := s.stack[len(s.stack)-2], s.stack[len(s.stack)-1]
 	v := value{}
-	if function.kind == kindEncode && args.kind == kindTextTuple {
+	// What is too long for an oid in UTF-8 is not decoded: the memo may bring it
+	// as often as there are calls.
+	if function.kind == kindEncode && args.kind == kindTextTuple && len(args.bytes) <= 2*zeolite.IDLen {
 		v = value{kindBytes, latin1(args.bytes)}
 	}
 	return s.replace(2, v)
