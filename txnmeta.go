@@ -48,11 +48,33 @@ func (m *TxnMeta) Clone() TxnMeta {
 	return c
 }
 
+// lastGivenTID is in the year 5879: a TID that is given has to leave room for those
+// that follow.
+const lastGivenTID = MaxTID - 1<<56
+
 // CheckTID tells, by a *StorageError, whether a transaction that asks for a TID
-// may follow the transaction last. ZeroTID asks for none.
+// may follow the transaction last. ZeroTID asks for none. It must not be so late
+// that hardly any could follow it, unless it is the very next one.
 func CheckTID(tid, last TID) error {
-	if tid != ZeroTID && (tid <= last || tid >= MaxTID) {
+	if tid != ZeroTID && (tid <= last || tid >= MaxTID || tid > lastGivenTID && tid != last.Successor()) {
 		return &StorageError{Message: fmt.Sprintf("transaction %v cannot follow %v", tid, last)}
+	}
+	return nil
+}
+
+// Storages count oids up from the largest that they know. DemoStorage begins at
+// any oid up to 1<<62.
+const (
+	lastGivenOID OID = 3 << 61
+	lastOID      OID = 1<<63 - 2
+)
+
+// CheckOID tells, by a *StorageError, whether an object may have an oid, if last
+// is the largest that the storage handed out or stored. An oid that the storage
+// did not hand out has to leave room for new ones.
+func CheckOID(oid, last OID) error {
+	if oid > lastOID || oid > lastGivenOID && oid > last {
+		return &StorageError{Message: fmt.Sprintf("oid %v is too large", oid)}
 	}
 	return nil
 }

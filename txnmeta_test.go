@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
 )
 
 func TestTxnMetaCheck(t *testing.T) {
@@ -37,9 +38,35 @@ func TestCheckTID(t *testing.T) {
 		{5, 5, false},
 		{4, 5, false},
 		{MaxTID, 5, false},
+		{lastGivenTID, 5, true},
+		{lastGivenTID + 1, 5, false},
+		{lastGivenTID + 2, lastGivenTID, false},
+		{lastGivenTID + 1, lastGivenTID, true},
+		{lastGivenTID.Next(time.Now()), lastGivenTID, true},
+		{MaxTID, MaxTID - 1, false},
 	} {
 		if err := CheckTID(test.tid, test.last); (err == nil) != test.ok {
 			t.Errorf("%v after %v: %v", test.tid, test.last, err)
+		}
+	}
+}
+
+func TestCheckOID(t *testing.T) {
+	for _, test := range []struct {
+		oid, last OID
+		ok        bool
+	}{
+		{0, 0, true},
+		{1 << 40, 5, true},
+		{1<<62 + 1000, 5, true}, // by a DemoStorage
+		{lastGivenOID, 5, true},
+		{lastGivenOID + 1, lastGivenOID, false},
+		{lastGivenOID + 1, lastGivenOID + 1, true},
+		{lastOID, lastOID, true},
+		{lastOID + 1, lastOID + 1, false},
+	} {
+		if err := CheckOID(test.oid, test.last); (err == nil) != test.ok || err != nil && !errors.As(err, new(*StorageError)) {
+			t.Errorf("%v with %v the largest: %v", test.oid, test.last, err)
 		}
 	}
 }

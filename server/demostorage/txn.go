@@ -21,7 +21,7 @@ type txn struct {
 
 // Begin implements zeolite.Storage.
 func (s *Storage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn, error) {
-	if err := zeolite.CheckTID(meta.TID, s.baseLast); err != nil {
+	if err := zeolite.CheckTID(meta.TID, s.LastTID()); err != nil {
 		return nil, err
 	}
 	inner, err := s.changes.Begin(ctx, meta)

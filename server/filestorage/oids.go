@@ -37,6 +37,17 @@ func (a *oidAllocator) load(path string, next zeolite.OID) {
 	}
 }
 
+// check refuses the largest oids, unless they were handed out.
+func (a *oidAllocator) check(oid zeolite.OID) error {
+	if zeolite.CheckOID(oid, 0) == nil {
+		return nil
+	}
+	a.mu.Lock()
+	last := a.next - 1
+	a.mu.Unlock()
+	return zeolite.CheckOID(oid, last)
+}
+
 // noteUsed makes sure that oid is never handed out.
 func (a *oidAllocator) noteUsed(oid zeolite.OID) {
 	a.mu.Lock()

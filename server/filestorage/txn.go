@@ -137,7 +137,7 @@ func (t *Txn) store(oid zeolite.OID, serial zeolite.TID, data []byte, u *upload)
 	if len(data) == 0 {
 		return errNoData
 	}
-	if err := checkOID(oid); err != nil {
+	if err := t.s.oids.check(oid); err != nil {
 		return err
 	}
 	h, in, err := t.s.currentHeader(oid)
@@ -210,7 +210,7 @@ func (t *Txn) restore(ctx context.Context, oid zeolite.OID, data []byte, prev ze
 	if data != nil && len(data) == 0 {
 		return errNoData
 	}
-	if err := checkOID(oid); err != nil {
+	if err := t.s.oids.check(oid); err != nil {
 		return err
 	}
 	if pos, _ := t.s.gen.Load().index.get(oid); pos == unreadable {
@@ -271,14 +271,6 @@ func (s *Storage) findEqual(oid zeolite.OID, tid zeolite.TID, data []byte) (int6
 }
 
 var errNoData = &zeolite.StorageError{Message: "a record must have data"}
-
-// checkOID refuses the largest oids: the next one could not be counted.
-func checkOID(oid zeolite.OID) error {
-	if oid >= 1<<63-1 {
-		return &zeolite.StorageError{Message: fmt.Sprintf("oid %v is too large", oid)}
-	}
-	return nil
-}
 
 // stageRecord adds a record. It replaces an earlier one of the same object.
 func (t *Txn) stageRecord(r stagedRecord, data []byte) error {

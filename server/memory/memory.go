@@ -196,7 +196,7 @@ func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
 	if s.closed {
 		return nil, zeolite.ErrClosed
 	}
-	if uint64(n) > math.MaxUint64-uint64(s.maxOID) {
+	if uint64(n) > math.MaxInt64-uint64(s.maxOID) {
 		return nil, &zeolite.StorageError{Message: "no oids are left"}
 	}
 	oids := make([]zeolite.OID, n)

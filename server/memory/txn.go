@@ -93,6 +93,9 @@ func (t *txn) store(ctx context.Context, call string, oid zeolite.OID, serial ze
 	if len(data) == 0 {
 		return errEmptyRecord
 	}
+	if err := zeolite.CheckOID(oid, t.s.maxOID); err != nil {
+		return err
+	}
 	if cur := t.s.current(oid); cur != nil && cur.tid != serial {
 		return &zeolite.ConflictError{OID: oid, Committed: cur.tid, Seen: serial}
 	}
@@ -156,6 +159,9 @@ func (t *txn) restore(ctx context.Context, call string, oid zeolite.OID, data []
 	defer t.s.mu.RUnlock()
 	if data != nil && len(data) == 0 {
 		return errEmptyRecord
+	}
+	if err := zeolite.CheckOID(oid, t.s.maxOID); err != nil {
+		return err
 	}
 	p := &pending{revision{oid: oid, data: slices.Clone(data)}, u}
 	// The copy is compared, not trusted: prev may be missing here, packed or

@@ -97,6 +97,28 @@ func (a *allocator) used(oids []zeolite.OID) {
 	}
 }
 
+// counted returns the last value of the sequence.
+func counted(ctx context.Context, conn *pgx.Conn) (step int64, err error) {
+	err = conn.QueryRow(ctx, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM zoid_seq").Scan(&step)
+	return step, err
+}
+
+// checkOID refuses the largest oids, unless the sequence has come as far.
+func (s *Storage) checkOID(ctx context.Context, oid zeolite.OID) error {
+	if zeolite.CheckOID(oid, 0) == nil {
+		return nil
+	}
+	var last int64
+	err := s.read(ctx, "cannot look how far oids are counted", func(ctx context.Context, conn *pgx.Conn) (err error) {
+		last, err = counted(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return zeolite.CheckOID(oid, zeolite.OID(min(last, math.MaxInt64/oidsPerStep))*oidsPerStep)
+}
+
 // pass makes the sequence count past oid, which somebody chose without asking.
 func (s *Storage) pass(ctx context.Context, conn *pgx.Conn, oid zeolite.OID) error {
 	a := &s.oids
@@ -107,8 +129,7 @@ func (s *Storage) pass(ctx context.Context, conn *pgx.Conn, oid zeolite.OID) err
 		return nil
 	}
 	step := (int64(oid) + oidsPerStep - 1) / oidsPerStep
-	var last int64
-	err := conn.QueryRow(ctx, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM zoid_seq").Scan(&last)
+	last, err := counted(ctx, conn)
 	switch {
 	case err != nil:
 		return err

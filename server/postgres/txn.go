@@ -141,8 +141,6 @@ func (s *Storage) conflict(ctx context.Context, conflicts []*zeolite.ConflictErr
 	return errors.Join(all...)
 }
 
-var errOIDTooLarge = &zeolite.StorageError{Message: "postgres: an oid is larger than the database can keep"}
-
 // Store implements zeolite.Txn. The serial of an object that has no record is
 // not checked, as in FileStorage: a writer may still know an object that a
 // pack has collected.
@@ -168,8 +166,8 @@ func (t *txn) store(ctx context.Context, call string, oid zeolite.OID, serial ze
 	if len(data) == 0 {
 		return errEmptyRecord
 	}
-	if oid > maxOID {
-		return errOIDTooLarge
+	if err := t.s.checkOID(ctx, oid); err != nil {
+		return err
 	}
 	var current zeolite.TID
 	if k, ok := t.s.serials.get(oid); ok && k.tid == serial {
@@ -234,7 +232,7 @@ func (t *txn) check(ctx context.Context, call string, oid zeolite.OID, serial ze
 // Restore implements zeolite.Txn. The tables cannot share the data of another
 // revision, so prev is not used.
 func (t *txn) Restore(ctx context.Context, oid zeolite.OID, data []byte, prev zeolite.TID) error {
-	return t.restore("Restore", oid, data, nil)
+	return t.restore(ctx, "Restore", oid, data, nil)
 }
 
 // RestoreBlob implements zeolite.Txn.
@@ -243,10 +241,10 @@ func (t *txn) RestoreBlob(ctx context.Context, oid zeolite.OID, data []byte, pre
 	if err != nil {
 		return err
 	}
-	return t.restore("RestoreBlob", oid, data, u)
+	return t.restore(ctx, "RestoreBlob", oid, data, u)
 }
 
-func (t *txn) restore(call string, oid zeolite.OID, data []byte, u *upload) error {
+func (t *txn) restore(ctx context.Context, call string, oid zeolite.OID, data []byte, u *upload) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.expect(call, open); err != nil {
@@ -255,8 +253,8 @@ func (t *txn) restore(call string, oid zeolite.OID, data []byte, u *upload) erro
 	if data != nil && len(data) == 0 {
 		return errEmptyRecord
 	}
-	if oid > maxOID {
-		return errOIDTooLarge
+	if err := t.s.checkOID(ctx, oid); err != nil {
+		return err
 	}
 	t.put(&pending{oid: oid, unchecked: true, data: data, upload: u})
 	return nil

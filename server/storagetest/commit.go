@@ -22,6 +22,8 @@ var commitTests = []test{
 	{"Meta", testMeta},
 	{"MetaTooLong", testMetaTooLong},
 	{"GivenTID", testGivenTID},
+	{"FarTID", testFarTID},
+	{"FarOID", testFarOID},
 }
 
 // noise returns n bytes that do not compress and differ by seed.
