@@ -40,7 +40,7 @@ func (s *session) StoreBlobStart(ctx context.Context) error {
 
 // fail makes the transaction's vote fail.
 func (s *session) fail(err error) {
-	s.log.Error("blob upload failed", "error", err)
+	s.log.Error("blob upload failed", "error", brief(err))
 	if s.txn != nil && s.txn.failed == nil {
 		s.txn.failed = err
 	}

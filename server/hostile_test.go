@@ -2,8 +2,11 @@ package server
 
 import (
 	"encoding/base64"
+	"log/slog"
+	"strings"
 	"testing"
 
+	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
@@ -40,6 +43,53 @@ func TestReadOnlyClientSendsNoBulk(t *testing.T) {
 			p.send(name, make([]byte, 5<<10))
 			p.waitClosed()
 			p.assertOneLine("larger than the limit of 4096 bytes")
+		}
+	})
+}
+
+// What a client chooses does not fill the log, neither by its length nor by its
+// number.
+func TestLogIsNotFlooded(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		s := startServer(t, newFileStorage(t), Options{})
+		long := strings.Repeat("x", 50<<10)
+		asked := s.dial(t, enc)
+		for range 100 {
+			asked.callRaises("builtins.ValueError", "register", long, false)
+		}
+		asked.call("register", "1", false)
+		for range 100 {
+			asked.send("set_client_label", long)
+		}
+		asked.sync()
+		shared := s.connect(t, enc)
+		id := shared.tpcBegin()
+		shared.send("storeBlobShared", zeolite.OID(1), zeolite.ZeroTID, []byte("x"), long, id)
+		shared.waitClosed()
+		if enc == zrpc.Pickle {
+			for _, payload := range []string{
+				"\x80\x03(K\x00\x88X\x05\x00\x00\x00undoac" + long + "\n" + long + "\n\x85t.",
+				"\x80\x03c\xff" + long + "\n" + long + "\n.",
+			} {
+				p := s.connect(t, enc)
+				p.writeFrame([]byte(payload))
+				p.waitClosed()
+			}
+		}
+		for _, message := range []string{"client asked for an unknown storage", "client label", "client was disconnected"} {
+			s.logs.wait(t, message, func(r logRecord) bool { return r.message == message })
+		}
+		lines := 0
+		for _, r := range s.logs.all() {
+			if len(r.text) > 1000 {
+				t.Errorf("a line of %d bytes: %.200s", len(r.text), r.text)
+			}
+			if r.level > slog.LevelDebug {
+				lines++
+			}
+		}
+		if lines > 20 {
+			t.Errorf("%d lines", lines)
 		}
 	})
 }

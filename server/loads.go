@@ -217,5 +217,5 @@ func (s *session) logError(what string, err error) {
 		errors.As(err, new(*zeolite.UndoError)), errors.As(err, new(*zeolite.MultipleUndoErrors)):
 		return
 	}
-	s.log.Error(what+" failed", "error", err)
+	s.log.Error(what+" failed", "error", brief(err))
 }

@@ -46,6 +46,9 @@ type session struct {
 
 	iterators iterators
 
+	askedWrong bool // for an unknown storage: reading goroutine only
+	labelled   bool // ordered lane only
+
 	// unanswered is between loadNow and quickSession, in the reading goroutine.
 	unanswered bool
 }
@@ -119,22 +122,44 @@ func (s *session) end() {
 	s.server.left(s)
 }
 
+// logEnd logs why the connection ended.
 func (s *session) logEnd(reason error) {
 	switch {
 	case errors.Is(reason, io.EOF), errors.Is(reason, zrpc.ErrClosed), errors.Is(reason, net.ErrClosed):
 		s.log.Info("client disconnected")
 	case errors.As(reason, new(*net.OpError)), errors.Is(reason, io.ErrUnexpectedEOF):
-		s.log.Info("connection lost", "error", reason)
+		s.log.Info("connection lost", "error", brief(reason))
 	case errors.As(reason, new(*zrpc.FrameTooLargeError)):
-		s.log.Warn("client was disconnected", "reason", reason, "to raise the limit", "--max-record for records and blobs, --max-message for the rest")
+		s.log.Warn("client was disconnected", "reason", brief(reason), "to raise the limit", "--max-record for records and blobs, --max-message for the rest")
 	case errors.Is(reason, zrpc.ErrSlowPeer):
 		if s.registered.Load() {
 			s.counters.slow.Add(1)
 		}
-		s.log.Warn("client was disconnected", "reason", reason, "to raise the limit", "--max-outbox")
+		s.log.Warn("client was disconnected", "reason", brief(reason), "to raise the limit", "--max-outbox")
 	default:
-		s.log.Warn("client was disconnected", "reason", reason)
+		s.log.Warn("client was disconnected", "reason", brief(reason))
 	}
+}
+
+// brief is the text of an error for the log. Clients may have a say in it, and are
+// not to fill the disk.
+func brief(err error) string {
+	const most = 500
+	text := err.Error()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}
+
+// firstAt is the level at which something is logged that a client can do as often as
+// it likes: debug from the second time on.
+func firstAt(level slog.Level, done *bool) slog.Level {
+	if *done {
+		return slog.LevelDebug
+	}
+	*done = true
+	return level
 }
 
 // HandleCall follows zrpc.Handler.
@@ -201,7 +226,7 @@ func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name str
 	e, ok := s.server.exports[name]
 	switch {
 	case !ok:
-		s.log.Warn("client asked for an unknown storage", "storage", name)
+		s.log.Log(ctx, firstAt(slog.LevelWarn, &s.askedWrong), "client asked for an unknown storage", "storage", fmt.Sprintf("%.100q", name))
 		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
 		return
 	case e.readOnly && !readOnly:
@@ -237,14 +262,14 @@ func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name str
 }
 
 // SetClientLabel follows stubs.StorageServer.
-func (s *session) SetClientLabel(_ context.Context, label string) error {
+func (s *session) SetClientLabel(ctx context.Context, label string) error {
 	printable := func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?' // nobody is to forge lines of the log
 		}
 		return r
 	}
-	s.log.Info("client label", "label", fmt.Sprintf("%.100s", strings.Map(printable, label)))
+	s.log.Log(ctx, firstAt(slog.LevelInfo, &s.labelled), "client label", "label", strings.Map(printable, fmt.Sprintf("%.100s", label)))
 	return nil
 }
 

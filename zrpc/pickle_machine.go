@@ -499,7 +499,7 @@ func (m *pickleMachine) build(state Value) {
 
 func (m *pickleMachine) global(module, name string) Value {
 	if m.err == nil && (module == "" || name == "" || !utf8.ValidString(module) || !utf8.ValidString(name)) {
-		m.fail("a class of the name %q", module+"."+name)
+		m.fail("a class of the name %.100q", module+"."+name)
 	}
 	return Global{module, name}
 }

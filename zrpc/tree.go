@@ -187,7 +187,7 @@ func typeName(v Value) string {
 	case *Dict:
 		return "a dict"
 	case Global:
-		return "the class " + v.String()
+		return fmt.Sprintf("the class %.100s", v)
 	case *Object:
 		return "an object"
 	case PersID:
