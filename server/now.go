@@ -47,14 +47,14 @@ func (s *session) orderedNow(call *zrpc.Call) (done bool) {
 // smallWith says whether the open transaction, if there is one, will be small,
 // and in memory, when it has taken down this call.
 func (s *session) smallWith(call *zrpc.Call) bool {
-	bytes := call.Size()
+	bytes := int64(call.Size())
 	if t := s.txn; t != nil {
 		if t.log.Len() > nowObjects {
 			return false
 		}
-		bytes += int(t.log.Bytes())
+		bytes += t.log.Bytes()
 	}
-	return bytes <= nowBytes && 4*bytes <= s.opt.Limits.TransactionMemory
+	return bytes <= nowBytes && 4*bytes <= int64(s.opt.Limits.TransactionMemory)
 }
 
 // lockNow says whether the open transaction can be voted at once, and takes its

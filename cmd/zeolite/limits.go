@@ -35,7 +35,7 @@ func (s *size) Set(text string) error {
 		unit = math.Pow(1024, float64(exponent+1))
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || n <= 0 || n*unit > math.MaxInt32*64 {
+	if err != nil || !(n > 0 && n*unit <= min(math.MaxInt32*64, math.MaxInt)) {
 		return fmt.Errorf("not a size; use a number of bytes, or KiB, MiB, GiB behind it")
 	}
 	*s = size(n * unit)

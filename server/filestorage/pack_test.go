@@ -20,6 +20,16 @@ func (db *testDB) pack(tid zeolite.TID, gc bool) {
 	db.must(db.s.Pack(ctx, tid, zeolite.PackOptions{GC: &gc}))
 }
 
+// Files are larger than an int can tell on 32-bit machines.
+func TestMovedFar(t *testing.T) {
+	p := &packer{shifts: []shift{{0, 1}, {3 << 30, 2}, {5 << 30, 3}, {9 << 30, 4}, {20 << 30, 5}}}
+	for pos, by := range map[int64]int64{1: 1, 3<<30 - 1: 1, 3 << 30: 2, 5<<30 + 1: 3, 8 << 30: 3, 9 << 30: 4, 19 << 30: 4, 40 << 30: 5} {
+		if got := p.moved(pos); got != pos-by {
+			t.Errorf("%d moved by %d, want %d", pos, pos-got, by)
+		}
+	}
+}
+
 // After a pack to any moment, everything that is later is as it was.
 func TestPackKeepsTheRest(t *testing.T) {
 	for seed := range uint64(8) {

@@ -1,6 +1,7 @@
 package filestorage
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 
@@ -171,7 +172,7 @@ func (p *packer) copyRest(end int64) error {
 
 // moved returns the new position of a record behind packPos.
 func (p *packer) moved(pos int64) int64 {
-	i, found := slices.BinarySearchFunc(p.shifts, pos, func(s shift, pos int64) int { return int(s.from - pos) })
+	i, found := slices.BinarySearchFunc(p.shifts, pos, func(s shift, pos int64) int { return cmp.Compare(s.from, pos) })
 	if !found {
 		i--
 	}
