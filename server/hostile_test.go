@@ -1,9 +1,13 @@
 package server
 
 import (
+	"context"
 	"encoding/base64"
+	"iter"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -92,4 +96,74 @@ func TestLogIsNotFlooded(t *testing.T) {
 			t.Errorf("%d lines", lines)
 		}
 	})
+}
+
+// longStorage has more transactions than a client may ask for at once.
+type longStorage struct {
+	zeolite.Storage
+	info  zeolite.TransactionInfo
+	asked atomic.Int64 // for so many
+}
+
+func (l *longStorage) UndoLog(context.Context) iter.Seq2[*zeolite.TransactionInfo, error] {
+	return func(yield func(*zeolite.TransactionInfo, error) bool) {
+		for range 3 * maxListed {
+			if l.asked.Add(1); !yield(&l.info, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l *longStorage) History(_ context.Context, _ zeolite.OID, n int) ([]zeolite.TransactionInfo, error) {
+	l.asked.Add(int64(n))
+	return slices.Repeat([]zeolite.TransactionInfo{l.info}, min(n, 3*maxListed)), nil
+}
+
+// However much a client wants to hear of transactions, it gets so much, or is told
+// that it is too much.
+func TestListsAreBounded(t *testing.T) {
+	text := strings.Repeat("x", 60<<10)
+	short, err := zrpc.AppendPickle(nil, zrpc.NewDict("k", text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// {"k": (text, text, ...)}, with one text
+	again := "\x80\x03}X\x01\x00\x00\x00k(X\x00\xc0\x00\x00" + text[:0xc000] + "q\x00" + strings.Repeat("h\x00", 300) + "ts."
+	for name, c := range map[string]struct {
+		info   zeolite.TransactionInfo
+		enough int // too few
+		most   int // are looked at
+	}{
+		"many":              {zeolite.TransactionInfo{}, maxListed / 10, maxListed + 1},
+		"large":             {zeolite.TransactionInfo{Description: []byte(text)}, 100, 1200},
+		"large extensions":  {zeolite.TransactionInfo{Extension: short}, 100, 1200},
+		"larger than bytes": {zeolite.TransactionInfo{Extension: []byte(again)}, 4, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storage := &longStorage{Storage: newMemory(t), info: c.info}
+			storage.info.TID = 1 << 40
+			s := startServer(t, storage, Options{})
+			p := s.connect(t, zrpc.Msgpack)
+			for _, list := range []zrpc.Tuple{tupleOf(t, p.call("undoLog", 0, c.enough)), tupleOf(t, p.call("history", zeolite.OID(0), c.enough))} {
+				if len(list) != c.enough {
+					t.Errorf("got %d entries, want %d", len(list), c.enough)
+				}
+			}
+			for _, name := range []string{"undoLog", "undoInfo"} {
+				storage.asked.Store(0)
+				if e := p.callRaises("builtins.ValueError", name, 0, int64(1)<<62); !strings.Contains(e.Error(), "ask for fewer") {
+					t.Error(e)
+				}
+				if n := int(storage.asked.Load()); n > c.most {
+					t.Errorf("%s looked at %d transactions, want %d at the most", name, n, c.most)
+				}
+			}
+			storage.asked.Store(0)
+			p.callRaises("builtins.ValueError", "history", zeolite.OID(0), int64(1)<<62)
+			if n := storage.asked.Load(); n > maxListed+1 {
+				t.Errorf("history asked for %d transactions", n)
+			}
+		})
+	}
 }

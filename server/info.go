@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -153,21 +154,73 @@ func describe(ext []byte, keysAndValues ...zrpc.Value) *zrpc.Dict {
 
 // History follows stubs.StorageServer.
 func (s *session) History(ctx context.Context, oid zeolite.OID, size int64) (zrpc.Value, error) {
-	entries, err := s.storage.History(ctx, oid, int(min(max(size, 0), math.MaxInt32)))
+	entries, err := s.storage.History(ctx, oid, int(min(max(size, 0), maxListed+1)))
 	if err != nil {
 		s.logError("history", err)
 		return nil, err
 	}
-	list := make(zrpc.List, len(entries))
-	for i, e := range entries {
-		list[i] = describe(e.Extension,
+	l := listing{list: zrpc.List{}}
+	for _, e := range entries {
+		err := l.add(describe(e.Extension,
 			"time", e.TID.UnixSeconds(),
 			"user_name", bytesValue(e.User),
 			"description", bytesValue(e.Description),
 			"tid", e.TID.Bytes(),
-			"size", e.Size)
+			"size", e.Size))
+		if err != nil {
+			return nil, err
+		}
 	}
-	return list, nil
+	return l.list, nil
+}
+
+// A client says how long a list it wants. Beyond maxListed entries, or
+// maxListedBytes, it is told to ask for less.
+const (
+	maxListed      = 100_000
+	maxListedBytes = 64 << 20
+)
+
+// listing is a list that grows up to these bounds.
+type listing struct {
+	list  zrpc.List
+	bytes int
+}
+
+func (l *listing) add(d *zrpc.Dict) error {
+	l.bytes += weight(d)
+	if len(l.list) == maxListed || l.bytes > maxListedBytes {
+		return stubs.Exception(stubs.ClassValueError,
+			fmt.Sprintf("more than %d entries, or %d bytes of them: ask for fewer at a time", maxListed, maxListedBytes))
+	}
+	l.list = append(l.list, d)
+	return nil
+}
+
+// weight is roughly how many bytes a value has on the wire. The pickle of an
+// extension may have far fewer.
+func weight(v zrpc.Value) int {
+	const each = 16
+	n := each
+	switch v := v.(type) {
+	case string:
+		n += len(v)
+	case []byte:
+		n += len(v)
+	case zrpc.Tuple:
+		for _, item := range v {
+			n += weight(item)
+		}
+	case zrpc.List:
+		for _, item := range v {
+			n += weight(item)
+		}
+	case *zrpc.Dict:
+		for _, p := range v.Pairs {
+			n += weight(p.Key) + weight(p.Val)
+		}
+	}
+	return n
 }
 
 // bytesValue makes bytes of what may be nil, which would be None.
@@ -194,9 +247,9 @@ func (s *session) UndoInfo(ctx context.Context, first, last int64, spec zrpc.Val
 }
 
 func (s *session) undoLog(ctx context.Context, first, last int64, spec *zrpc.Dict) (zrpc.Value, error) {
-	list := zrpc.List{}
+	l := listing{list: zrpc.List{}}
 	if s.undoer == nil {
-		return list, nil
+		return l.list, nil
 	}
 	if last < 0 {
 		// As in ZODB: a negative last is a number of entries.
@@ -223,11 +276,13 @@ func (s *session) undoLog(ctx context.Context, first, last int64, spec *zrpc.Dic
 			continue
 		}
 		if i >= first {
-			list = append(list, d)
+			if err := l.add(d); err != nil {
+				return nil, err
+			}
 		}
 		i++
 	}
-	return list, nil
+	return l.list, nil
 }
 
 // matches tells whether a dict has all the values that spec asks for.
