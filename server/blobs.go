@@ -124,6 +124,13 @@ func (s *session) addBlob(oid zeolite.OID, serial zeolite.TID, data []byte, uplo
 	s.counters.stored.Add(int64(len(data)))
 	s.counters.uploads.Add(1)
 	t := s.txn
+	if t.failed != nil {
+		// The vote tells it. No more blobs are kept for that.
+		if err := upload.Discard(); err != nil {
+			s.log.Error("cannot remove an uploaded blob", "error", err)
+		}
+		return nil
+	}
 	if t.blobs == nil {
 		t.blobs = map[zeolite.OID]zeolite.BlobUpload{}
 	}

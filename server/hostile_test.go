@@ -167,3 +167,33 @@ func TestListsAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// A transaction of too many operations fails at its vote, and nothing more is kept
+// of it, blobs included.
+func TestTooManyOperations(t *testing.T) {
+	s := startServer(t, newFileStorage(t), Options{Limits: Limits{Operations: 10}})
+	p := s.connect(t, zrpc.Msgpack)
+	for n := range 20 {
+		id := p.tpcBegin()
+		for i := range n {
+			if oid := zeolite.OID(100*n + i); i%2 == 0 {
+				p.store(id, oid, 0, record("x"))
+			} else {
+				p.send("storeBlobStart")
+				p.send("storeBlobEnd", oid, zeolite.ZeroTID, record("blob"), id)
+			}
+		}
+		if n <= 10 {
+			p.call("vote", id)
+			p.finish(id)
+			continue
+		}
+		p.sync()
+		if txn := p.session().txn; txn.log.Len() != 10 || len(txn.blobs) != 5 {
+			t.Errorf("of %d operations %d are kept, and %d blobs", n, txn.log.Len(), len(txn.blobs))
+		}
+		if e := p.callRaises("ZODB.POSException.StorageError", "vote", id); !strings.Contains(e.Error(), "--max-operations") {
+			t.Error(e)
+		}
+	}
+}

@@ -60,6 +60,9 @@ type Limits struct {
 	// in memory before they go to a temporary file (1 MiB); what else there is
 	// to know of its operations has a quarter of that besides.
 	TransactionMemory int
+	// Operations is how many stores and others a transaction may have (10
+	// million): at its vote each takes some 250 bytes of memory.
+	Operations int
 	// Invalidations is how many objects getInvalidations may name before it
 	// gives up and lets the client drop its cache (100,000).
 	Invalidations int
@@ -79,7 +82,7 @@ func (l Limits) withDefaults() Limits {
 		value int
 	}{
 		{&l.MaxRecord, 256 << 20}, {&l.MaxMessage, 1 << 20}, {&l.Outbox, 64 << 20}, {&l.Unread, 1 << 20},
-		{&l.TransactionMemory, 1 << 20}, {&l.Invalidations, 100_000}, {&l.Workers, 8},
+		{&l.TransactionMemory, 1 << 20}, {&l.Operations, 10_000_000}, {&l.Invalidations, 100_000}, {&l.Workers, 8},
 	} {
 		if *f.field == 0 {
 			*f.field = f.value

@@ -100,7 +100,12 @@ func (s *session) add(id stubs.TxnID, o spool.Op, data []byte) error {
 	if t.voted != nil {
 		return &zeolite.TransactionError{Message: "the transaction is voted: nothing can be added to it"}
 	}
-	if t.failed == nil {
+	switch most := s.opt.Limits.Operations; {
+	case t.failed != nil:
+	case t.log.Len() >= most:
+		t.failed = &zeolite.StorageError{Message: fmt.Sprintf(
+			"the transaction has more than %d operations (the server's --max-operations)", most)}
+	default:
 		t.failed = t.log.Add(&o, data)
 	}
 	return nil

@@ -16,6 +16,7 @@ func limitFlags(fs *flag.FlagSet, l *server.Limits) {
 	fs.Var((*size)(&l.MaxMessage), "max-message", "refuse any other message of more than `SIZE` (default 1MiB)")
 	fs.Var((*size)(&l.Outbox), "max-outbox", "disconnect a client for which more than `SIZE` of invalidations waits that it does not read (default 64MiB)")
 	fs.Var((*size)(&l.TransactionMemory), "transaction-memory", "keep up to `SIZE` of a transaction in memory, more in a temporary file (default 1MiB)")
+	fs.IntVar(&l.Operations, "max-operations", 0, "refuse a transaction of more than `N` stores and other operations, of which each takes some 250 bytes of memory at its vote (default 10000000)")
 	fs.IntVar(&l.Invalidations, "max-invalidations", 0, "let a client drop its cache rather than verify it if more than `N` objects changed (default 100000)")
 }
 
