@@ -26,6 +26,7 @@ type publisher struct {
 
 // publication is a transaction to make visible.
 type publication struct {
+	lost    func() // called first, if what was committed up to tid cannot be told; may be nil
 	tid     zeolite.TID
 	oids    []zeolite.OID
 	publish zeolite.Publish // of the transaction's Finish; nil if none was given
@@ -42,7 +43,7 @@ func (p *publisher) add(t publication) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.running && t.publish == nil {
+	if !p.running && t.publish == nil { // nor lost: Watch sets both
 		p.show(t)
 		return
 	}
@@ -59,6 +60,9 @@ func (p *publisher) run() {
 		t := p.queue[0]
 		p.queue = p.queue[1:]
 		p.mu.Unlock()
+		if t.lost != nil {
+			t.lost()
+		}
 		if t.publish == nil {
 			p.show(t)
 		} else {

@@ -107,7 +107,8 @@ func (s *Storage) replay(ctx context.Context, l *link, known zeolite.TID) error 
 				return err
 			}
 			s.log.Warn("the server cannot tell what changed since this client was connected", "since", known, "error", err)
-			return s.giveUp(l)
+			s.giveUp(l)
+			return nil
 		}
 		s.cache.mu.Lock()
 		s.othersCommittedLocked(change.TID, change.OIDs)
@@ -124,17 +125,11 @@ func (s *Storage) replay(ctx context.Context, l *link, known zeolite.TID) error 
 }
 
 // giveUp is for a server that keeps no record of the past: everything that was
-// read may be stale.
-func (s *Storage) giveUp(l *link) error {
-	s.cache.mu.Lock()
-	lost := s.lostTrack
-	s.cache.mu.Unlock()
-	if lost != nil {
-		lost()
-	}
+// read may be stale. Who watches is told so in its place, behind what is still
+// to be published: that would look like the end of the loss.
+func (s *Storage) giveUp(l *link) {
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	s.cache.clearLocked(l.tid)
-	s.othersCommittedLocked(l.tid, nil)
-	return nil
+	s.pub.add(publication{tid: l.tid, lost: s.lostTrack})
 }

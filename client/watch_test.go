@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"net"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
+	"github.com/zeolite-go/zeolite/server/memory"
 	"github.com/zeolite-go/zeolite/tests/faults"
 )
 
@@ -138,6 +140,57 @@ func TestWatchDuringVerify(t *testing.T) {
 	if !slices.Equal(seen, want) {
 		t.Errorf("told of %v, want %v", seen, want)
 	}
+}
+
+// A loss is told behind what was committed before it and is still to be published,
+// and directly before the transaction that ends it.
+func TestLossInItsPlace(t *testing.T) {
+	noLeaks(t)
+	back := &oblivious{Storage: newMemory(t)}
+	srv := serve(t, back, server.Options{}, "tcp")
+	writer, watcher := open(t, testOptions(t, srv.addr)), open(t, testOptions(t, srv.addr))
+	const loss = zeolite.ZeroTID
+	var told []zeolite.TID
+	gate := make(chan struct{})
+	watcher.Watch(func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+		<-gate
+		told = append(told, tid)
+		visible()
+	}, func() { told = append(told, loss) })
+	applied := func(tid zeolite.TID) {
+		until(t, "the watcher has heard of a transaction", func() bool {
+			watcher.cache.mu.Lock()
+			defer watcher.cache.mu.Unlock()
+			return watcher.cache.tid == tid
+		})
+	}
+	first := put(t, writer, 1, 0, "one")
+	second := put(t, writer, 1, first, "two")
+	applied(second)
+	srv.stop()
+	back.forgot = true
+	last := put(t, back, 1, second, "three")
+	srv.start()
+	applied(last)
+	close(gate)
+	waitTID(t, watcher, last)
+	must(t, watcher.Close())
+	if want := []zeolite.TID{first, second, loss, last}; !slices.Equal(told, want) {
+		t.Errorf("told of %v, want %v", told, want)
+	}
+}
+
+// oblivious is a storage that cannot tell what was committed.
+type oblivious struct {
+	*memory.Storage
+	forgot bool
+}
+
+func (o *oblivious) Transactions(ctx context.Context, start, stop zeolite.TID) iter.Seq2[*zeolite.TransactionRecord, error] {
+	if o.forgot {
+		return func(yield func(*zeolite.TransactionRecord, error) bool) { yield(nil, zeolite.ErrUnsupported) }
+	}
+	return o.Storage.Transactions(ctx, start, stop)
 }
 
 // Closing while transactions are replayed does not mean that they are unknown.
