@@ -48,6 +48,7 @@ func (e *export) publish(committer *session, tid zeolite.TID, oids []zeolite.OID
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.epoch.Add(1)
+	defer p.epoch.Add(1) // also if visible panics: loads would wait for ever
 	// Each encoding's message is made once, for all clients that speak it.
 	var pickle, msgpack []byte
 	for client := range p.clients {
@@ -69,7 +70,6 @@ func (e *export) publish(committer *session, tid zeolite.TID, oids []zeolite.OID
 	visible()
 	p.last, p.gap = max(p.last, tid), false
 	answer()
-	p.epoch.Add(1)
 }
 
 // stableEpoch returns the epoch at a moment when nothing is being published.

@@ -49,6 +49,24 @@ func TestWatcher(t *testing.T) {
 	}
 }
 
+// TestPanicWhilePublishing has a storage panic: that is no reason for others to
+// wait for ever until nothing is being published.
+func TestPanicWhilePublishing(t *testing.T) {
+	w := &watched{Storage: newMemory(t)}
+	s := startServer(t, w, Options{})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic was swallowed")
+			}
+		}()
+		w.publish(1, nil, func() { panic("a bug") })
+	}()
+	if epoch := s.exports["1"].publisher.epoch.Load(); epoch&1 != 0 {
+		t.Errorf("the epoch is %d: something is still being published", epoch)
+	}
+}
+
 // follower is a storage that has to be asked what others committed.
 type follower struct {
 	watched
