@@ -18,9 +18,9 @@ type busy struct {
 
 func (b *busy) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error) {
 	b.loads++
-	if b.publisher.mu.TryLock() {
+	if b.publisher.order.TryLock() {
 		b.publisher.epoch.Add(2)
-		b.publisher.mu.Unlock()
+		b.publisher.order.Unlock()
 	} else {
 		b.held++
 	}

@@ -38,8 +38,8 @@ func (s *session) replyInOrder(call *zrpc.Call, reply func() *zrpc.Message) {
 		}
 	}
 	defer s.conn.Push()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.order.RLock()
+	defer p.order.RUnlock()
 	if m := reply(); m != nil {
 		call.QueueReply(m)
 	}

@@ -13,16 +13,21 @@ import (
 // publisher keeps the ordering rules of the package comment for the clients of
 // a storage. It is safe for concurrent use.
 //
-// Transactions are published one at a time under mu: first their invalidation
-// is queued for every client, then they become visible. While that goes on,
-// epoch is odd. A load that finds a current revision is answered only if, at
-// the moment its reply is queued, epoch is what it was before the storage was
-// asked. If it is not, a transaction was published meanwhile, and the
-// revision may have ended: it is loaded again. Since epoch becomes odd before
-// the first invalidation is queued, a reply that passes the test is in front
-// of any invalidation that could concern it.
+// Transactions are published one at a time: first their invalidation is queued
+// for every client, then they become visible. While that goes on, epoch is odd.
+// A load that finds a current revision is answered only if, at the moment its
+// reply is queued, epoch is what it was before the storage was asked. If it is
+// not, a transaction was published meanwhile, and the revision may have ended:
+// it is loaded again. Since epoch becomes odd before the first invalidation is
+// queued, a reply that passes the test is in front of any invalidation that
+// could concern it.
+//
+// A load that was overtaken several times holds up publishing instead, by order,
+// which it may have for as long as the storage takes. So nobody else waits for
+// order, and whoever publishes has it before mu.
 type publisher struct {
 	epoch atomic.Uint64
+	order sync.RWMutex // locked by whoever publishes, for reading by such loads
 
 	mu      sync.Mutex
 	last    zeolite.TID // published
@@ -45,6 +50,8 @@ func (p *publisher) reached(tid zeolite.TID) {
 // invalidation has for others, so that every client sees tids grow.
 func (e *export) publish(committer *session, tid zeolite.TID, oids []zeolite.OID, visible, answer func()) {
 	p := &e.publisher
+	p.order.Lock()
+	defer p.order.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.epoch.Add(1)
