@@ -103,6 +103,45 @@ func TestTransactionTimeout(t *testing.T) {
 	})
 }
 
+// TestTransactionTimeoutOfVoter: while a vote waits in the storage for another
+// client's transaction, it is that client's time which runs out. Time to resolve
+// conflicts runs, and is not given anew by each vote.
+func TestTransactionTimeoutOfVoter(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		storage := newFaulty(newMemory(t))
+		s := startServer(t, storage, Options{TransactionTimeout: 500 * time.Millisecond})
+		b := s.newBystander(t)
+		p := s.connect(t, enc)
+		for _, seen := range []zeolite.TID{b.tid + 1, b.tid} { // a conflict, and none
+			id := p.tpcBegin()
+			p.store(id, b.oid, seen, record("waits"))
+			release, waiting := storage.blocks(t, "vote")
+			if seen != b.tid {
+				if got := tupleOf(t, p.call("vote", id)); len(got) != 1 {
+					t.Fatalf("vote: %v, want a conflict", got)
+				}
+				p.store(id, b.oid, b.tid, record("resolved"))
+			}
+			vote := p.begin("vote", id)
+			<-waiting
+			storage.on("vote", nil)
+			stalls := s.connect(t, enc)
+			stalls.voted(0x9000, 0, record("never"))
+			stalls.waitClosed()
+			release()
+			if got := tupleOf(t, p.result(vote)); len(got) != 0 {
+				t.Errorf("vote: %v", got)
+			}
+			if seen != b.tid {
+				p.call("tpc_abort", id)
+			}
+		}
+		p.waitClosed()
+		p.assertOneLine("transaction timeout")
+		b.assertFine()
+	})
+}
+
 // TestSlowLoadHoldsUpNoOther: one load that hangs in the storage does not keep
 // others from being answered, of the same client or of others.
 func TestSlowLoadHoldsUpNoOther(t *testing.T) {

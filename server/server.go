@@ -24,9 +24,9 @@ type Options struct {
 	Encoding zrpc.Encoding
 	// ReadOnly refuses every write, whatever the storages allow.
 	ReadOnly bool
-	// TransactionTimeout bounds how long a client may take from the moment it
-	// gets its commit locks until it finishes; it is disconnected then. 0
-	// means no bound.
+	// TransactionTimeout bounds how long a client may hold its commit locks, from
+	// the reply to its vote until it finishes; it is disconnected then. 0 means
+	// no bound.
 	TransactionTimeout time.Duration
 	// InvalidationAge bounds how old the last transaction that a client has seen
 	// may be for getInvalidations to tell what changed since; 0 means any age.

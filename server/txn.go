@@ -31,8 +31,10 @@ type transaction struct {
 	locks    *commitLock
 	locked   time.Time
 	voted    zeolite.Txn
-	held     zeolite.Txn // in place of voted, while the client resolves conflicts
-	timer    *time.Timer
+	held     zeolite.Txn   // in place of voted, while the client resolves conflicts
+	timer    *time.Timer   // the client's time runs
+	since    time.Time     // it does
+	taken    time.Duration // it ran before
 }
 
 // TpcBegin follows stubs.StorageServer.
@@ -171,6 +173,7 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 	}
 	s.retry.comes()
 	t.conflict = false
+	t.stopTimer()
 	result, err := s.vote(ctx, t)
 	if err != nil {
 		if errors.As(err, new(*zeolite.ConflictError)) {
@@ -179,7 +182,9 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 		}
 		s.logError("vote", err)
 		s.clearTransaction()
-	} else if len(result.Conflicts) > 0 {
+		return result, err
+	}
+	if len(result.Conflicts) > 0 {
 		// The client keeps the transaction: it resolves the conflicts and
 		// votes again, or aborts. It also keeps its locks, so that what it
 		// resolved cannot meet the next conflict.
@@ -187,7 +192,8 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 		t.conflict = true
 		t.hold(ctx)
 	}
-	return result, err
+	s.startTimer(t)
+	return result, nil
 }
 
 func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteResult, err error) {
@@ -225,7 +231,7 @@ func (s *session) vote(ctx context.Context, t *transaction) (result stubs.VoteRe
 }
 
 // lock gets the locks that a transaction needs, unless it has them since an
-// earlier vote, or orderedNow does. The transaction's time starts now.
+// earlier vote, or orderedNow does.
 func (s *session) lock(ctx context.Context, t *transaction) error {
 	start := time.Now()
 	if s.early != nil {
@@ -250,12 +256,6 @@ func (s *session) lock(ctx context.Context, t *transaction) error {
 	}
 	t.locked = time.Now()
 	s.counters.lockWaits.observe(t.locked.Sub(start))
-	if d := s.opt.TransactionTimeout; d > 0 {
-		conn := s.conn
-		t.timer = time.AfterFunc(d, func() {
-			conn.End(fmt.Errorf("transaction timeout: the client held the commit lock for %v", d))
-		})
-	}
 	return nil
 }
 
@@ -534,9 +534,23 @@ func (t *transaction) release() {
 	}
 }
 
+// startTimer lets the time run that the client has until it finishes. Votes do
+// not count: they may wait in the storage for others, whose time runs.
+func (s *session) startTimer(t *transaction) {
+	d := s.opt.TransactionTimeout
+	if d <= 0 {
+		return
+	}
+	conn := s.conn
+	t.since = time.Now()
+	t.timer = time.AfterFunc(d-t.taken, func() {
+		conn.End(fmt.Errorf("transaction timeout: the client held the commit lock for %v", d))
+	})
+}
+
 func (t *transaction) stopTimer() {
-	if t.timer != nil {
-		t.timer.Stop()
+	if t.timer != nil && t.timer.Stop() {
+		t.taken += time.Since(t.since)
 	}
 }
 
