@@ -72,6 +72,12 @@ func (t *Txn) vote(ctx context.Context) error {
 	}
 	for round := 1; ; round++ {
 		result, err := l.stub.Vote(ctx, t.id)
+		if len(result.Conflicts) > 0 || len(zeolite.Conflicts(err)) > 0 {
+			// Whoever is told of it may want to load what was committed.
+			if err := t.s.shown(ctx); err != nil {
+				return err
+			}
+		}
 		if err != nil {
 			t.forget(err)
 			return err

@@ -140,7 +140,11 @@ func (s *Storage) Sync(ctx context.Context) error {
 	if err := s.read(ctx, func(l *link) error { return l.stub.Ping(ctx) }); err != nil {
 		return err
 	}
-	// Invalidations that arrived before the reply are queued: go behind them.
+	return s.shown(ctx)
+}
+
+// shown waits until everything that the server has told of up to now is visible.
+func (s *Storage) shown(ctx context.Context) error {
 	s.cache.mu.Lock()
 	done := make(chan struct{})
 	s.pub.add(publication{tid: s.cache.tid, own: true, done: done})

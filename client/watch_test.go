@@ -180,6 +180,47 @@ func TestLossInItsPlace(t *testing.T) {
 	}
 }
 
+// Whoever is told of a conflict can load the revision that it is with, although
+// that was still to be published when the server answered.
+func TestConflictWithUnpublished(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	writer := open(t, testOptions(t, srv.addr))
+	o := testOptions(t, srv.addr)
+	var s *Storage
+	o.Resolve = func(ctx context.Context, c Conflict) ([]byte, error) {
+		theirs, err := s.LoadSerial(ctx, c.OID, c.Committed)
+		return append(theirs, c.Data...), err
+	}
+	s = open(t, o)
+	first := put(t, writer, 1, 0, "one")
+	waitTID(t, s, first)
+	publishing, gate := make(chan struct{}), make(chan struct{})
+	s.Watch(func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+		close(publishing)
+		<-gate
+		visible()
+	}, func() { t.Error("lost") })
+	put(t, writer, 1, first, "theirs, ")
+	<-publishing
+	tx, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+	must(t, err)
+	defer tx.Abort()
+	must(t, tx.Store(t.Context(), 1, first, []byte("mine")))
+	voted := make(chan error, 1)
+	go func() { voted <- tx.Vote(t.Context()) }()
+	until(t, "the vote is over, or waits for what is to be published", func() bool {
+		s.pub.mu.Lock()
+		defer s.pub.mu.Unlock()
+		return len(voted) > 0 || len(s.pub.queue) > 0
+	})
+	close(gate)
+	must(t, <-voted)
+	tid, err := tx.Finish(t.Context(), func(_ zeolite.TID, _ []zeolite.OID, visible func()) { visible() })
+	must(t, err)
+	wantCurrent(t, s, 1, tid, "theirs, mine")
+}
+
 // oblivious is a storage that cannot tell what was committed.
 type oblivious struct {
 	*memory.Storage
