@@ -188,13 +188,13 @@ func (b *blobCache) open(k blobKey) (zeolite.Blob, error) {
 func (b *blobCache) keep(u *upload, k blobKey) {
 	if err := b.tryKeep(u, k); err != nil {
 		b.s.log.Warn("a blob is committed, but cannot be put into the cache", "oid", k.oid, "tid", k.tid,
-			"error", errors.Join(err, u.Discard()))
+			"error", errors.Join(err, u.discard(true)))
 	}
 }
 
 func (b *blobCache) tryKeep(u *upload, k blobKey) error {
 	if b.s.opt.SharedBlobDir {
-		return u.Discard() // the server has its own link to it
+		return u.discard(true) // the server has its own link to it
 	}
 	unlock, _, err := b.lock(b.s.ctx, b.dirOf(k.oid))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/stubs"
@@ -294,7 +295,7 @@ func (t *Txn) Abort() {
 // ends, after the server was asked to commit and before it answered, the error
 // is an *InDoubtError; Storage.Outcome then finds out what happened. Blobs that
 // cannot be put into the cache are downloaded when they are wanted: a commit
-// does not fail with that, and does not wait for it longer than the context.
+// does not fail with that, and does not wait long for it.
 //
 // publish is called by a goroutine of the Storage, in the order in which the
 // server told of all transactions, those of other clients included.
@@ -315,6 +316,10 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	// The call outlives ctx: the next transaction gets its turn when the answer
 	// is there, or when the connection ends without it.
 	settled := make(chan struct{})
+	var visible <-chan struct{}
+	if len(c.staging.blobs) > 0 {
+		visible = c.visible
+	}
 	c.s.spawn(func() {
 		defer close(settled)
 		if err := stub.TpcFinishHook(context.Background(), id, c.answered); err != nil && !c.wasAnswered() {
@@ -322,9 +327,20 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		}
 		c.settle()
 	})
-	select {
-	case <-settled:
-	case <-ctx.Done():
+	var late <-chan time.Time
+	for waiting := true; waiting; {
+		waiting = false
+		select {
+		case <-settled:
+		case <-ctx.Done():
+		case <-late:
+		case <-visible:
+			// Another process may have the blob's directory for as long as it
+			// downloads.
+			timer := time.NewTimer(c.s.settleTime)
+			defer timer.Stop()
+			visible, late, waiting = nil, timer.C, true
+		}
 	}
 	if !c.wasAnswered() {
 		return 0, &InDoubtError{err: ctx.Err(), c: c}
@@ -415,6 +431,9 @@ func (c *commit) applied() {
 		}
 		rewrote[oid] = true
 	}
+	for _, blob := range c.staging.blobs {
+		blob.consume()
+	}
 	k := c.s.cache
 	k.mu.Lock()
 	k.applyLocked(c.tid, oids)
@@ -446,6 +465,9 @@ func (c *commit) settle() {
 			return nil
 		})
 		if err != nil {
+			for _, blob := range c.staging.blobs {
+				err = errors.Join(err, blob.discard(true)) // those that have no place
+			}
 			c.s.log.Warn("the blobs of a commit are not all put into the cache", "tid", c.tid, "error", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -43,6 +44,9 @@ type Storage struct {
 	lastID atomic.Uint64 // of transactions
 	info   infoDict
 	blobs  *blobCache // nil without BlobDir
+	// settleTime is how long Finish waits for the blobs of a transaction to get
+	// their places in the cache, once it is visible.
+	settleTime time.Duration
 }
 
 var (
@@ -67,6 +71,8 @@ func Open(ctx context.Context, opt Options) (*Storage, error) {
 		changed: make(chan struct{}),
 		cache:   newCache(max(opt.CacheSize, 0)),
 		turn:    semaphore.NewWeighted(1),
+
+		settleTime: 100 * time.Millisecond,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.info.name = strings.Join(opt.Addresses, ",")

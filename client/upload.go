@@ -24,6 +24,7 @@ type upload struct {
 	path     string
 	size     int64
 	complete bool
+	consumed bool // by a commit: it is no longer the caller's
 	gone     bool // discarded, or moved into the cache
 }
 
@@ -81,7 +82,7 @@ func (s *Storage) ownUpload(blob zeolite.BlobUpload) (*upload, error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.gone || !u.complete {
+	if u.gone || u.consumed || !u.complete {
 		return nil, &zeolite.StorageError{Message: "the upload of the blob is not complete, or was used or discarded before"}
 	}
 	return u, nil
@@ -128,10 +129,13 @@ func (u *upload) Complete() error {
 }
 
 // Discard follows zeolite.BlobUpload.
-func (u *upload) Discard() error {
+func (u *upload) Discard() error { return u.discard(false) }
+
+// discard removes the upload, for the caller or for the commit that consumed it.
+func (u *upload) discard(consumer bool) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.gone {
+	if u.gone || u.consumed && !consumer {
 		return nil
 	}
 	u.gone = true
@@ -141,6 +145,14 @@ func (u *upload) Discard() error {
 		return blobError("cannot remove a blob", err)
 	}
 	return nil
+}
+
+// consume takes the upload from the caller: it is part of a commit, which may
+// return before the file has its place in the cache.
+func (u *upload) consume() {
+	u.mu.Lock()
+	u.consumed = true
+	u.mu.Unlock()
 }
 
 // adopt takes over the content of a file.
