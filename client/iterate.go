@@ -30,7 +30,8 @@ func (l *link) walk(ctx context.Context, start, stop zeolite.TID) (*walk, error)
 }
 
 // iterator makes a call that opens an iterator at the server. If the context
-// ends first the iterator is freed as soon as its id is known.
+// ends first the iterator is freed as soon as its id is known. After Close
+// nothing is waited for: it may be up to the caller to end the connection.
 func (l *link) iterator(ctx context.Context, start func(context.Context) (int64, error)) (int64, error) {
 	var (
 		id      int64
@@ -39,7 +40,9 @@ func (l *link) iterator(ctx context.Context, start func(context.Context) (int64,
 	)
 	l.s.spawn(func() {
 		defer close(started)
-		id, err = start(context.Background())
+		if id, err = start(l.s.ctx); errors.Is(err, context.Canceled) {
+			err = zeolite.ErrClosed
+		}
 	})
 	select {
 	case <-started:

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
@@ -88,4 +89,23 @@ func startRecords(ctx context.Context, s *Storage) error {
 	}
 	_, _, err = w.records(ctx, entry.TID)
 	return err
+}
+
+// What opens iterators while the storage is closed may be what has to end the
+// connection: it must not wait for a server that does not answer.
+func TestIteratorAfterClose(t *testing.T) {
+	s := open(t, testOptions(t, serve(t, newMemory(t), server.Options{}, "tcp").addr))
+	must(t, s.Close())
+	l := &link{s: s}
+	_, err := l.iterator(t.Context(), func(ctx context.Context) (int64, error) {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(20 * time.Second):
+			return 0, nil
+		}
+	})
+	if !errors.Is(err, zeolite.ErrClosed) {
+		t.Errorf("iterator: got error %v", err)
+	}
 }
