@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"net"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite"
 	"github.com/zeolite-go/zeolite/server"
@@ -71,4 +74,73 @@ func TestFanOutInvalidations(t *testing.T) {
 	if rev, err := b.LoadBefore(t.Context(), 1, zeolite.MaxTID); err != nil || string(rev.Data) != "five" {
 		t.Errorf("after a restart: %q, %v", rev.Data, err)
 	}
+}
+
+// lagging is a client that publishes what others commit when the gate opens.
+type lagging struct {
+	*Storage
+	gate <-chan struct{}
+	late chan zeolite.TID // what waits for that
+}
+
+func (l lagging) Watch(publish zeolite.Publish, lost func()) {
+	l.Storage.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
+		select {
+		case <-l.gate:
+		default:
+			l.late <- tid
+			<-l.gate
+		}
+		publish(tid, oids, visible)
+	}, lost)
+}
+
+// Whoever registers at a server that serves another one's storage finds all that
+// was committed there before, by clients of any server; and as much as is known,
+// if that server is away.
+func TestFanOutCatchesUp(t *testing.T) {
+	noLeaks(t)
+	far := serve(t, newMemory(t), server.Options{}, "tcp")
+	gate := make(chan struct{})
+	asked := sync.OnceFunc(func() { close(gate) })
+	o := testOptions(t, far.addr)
+	o.Heartbeat = -1
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &onCall{Conn: c, name: "ping", do: asked}, err
+	}
+	between := lagging{open(t, o), gate, make(chan zeolite.TID, 1)}
+	near := serve(t, between, server.Options{}, "tcp")
+	defer asked()
+	tid := put(t, open(t, testOptions(t, far.addr)), 1, 0, "x")
+	if got := <-between.late; got != tid {
+		t.Fatalf("%v is to be published, want %v", got, tid)
+	}
+	if got := open(t, testOptions(t, near.addr)).LastTID(); got != tid {
+		t.Errorf("the client is told of %v, want %v", got, tid)
+	}
+	far.stop()
+	o = testOptions(t, near.addr)
+	o.WaitTimeout = between.opt.WaitTimeout / 2
+	if got := open(t, o).LastTID(); got != tid {
+		t.Errorf("the client is told of %v, want %v", got, tid)
+	}
+}
+
+// Catching up takes no longer than those who register are patient.
+func TestCatchUpGivesUp(t *testing.T) {
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	o := testOptions(t, srv.addr)
+	o.AttemptTimeout = time.Second
+	s := open(t, o)
+	gate := make(chan struct{})
+	defer close(gate)
+	s.Watch(func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+		<-gate
+		visible()
+	}, func() { t.Error("lost") })
+	put(t, open(t, testOptions(t, srv.addr)), 1, 0, "x")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	must(t, s.CatchUp(ctx))
 }

@@ -54,7 +54,7 @@ var (
 	_ zeolite.Undoer      = (*Storage)(nil)
 	_ zeolite.Packer      = (*Storage)(nil)
 	_ zeolite.BlobStorage = (*Storage)(nil)
-	_ zeolite.Watcher     = (*Storage)(nil)
+	_ zeolite.Follower    = (*Storage)(nil)
 )
 
 // Open connects to a server. It waits for the connection, up to
@@ -147,6 +147,28 @@ func (s *Storage) Sync(ctx context.Context) error {
 		return err
 	}
 	return s.shown(ctx)
+}
+
+// CatchUp implements zeolite.Follower. If the server is away, or takes longer
+// than clients are patient, the storage is left as it is: it can be read from the
+// cache, and who knows of later transactions does not take it.
+func (s *Storage) CatchUp(ctx context.Context) error {
+	s.mu.Lock()
+	l := s.link
+	s.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, s.opt.AttemptTimeout/4)
+	defer cancel()
+	err := l.stub.Ping(limited)
+	if err == nil {
+		err = s.shown(limited)
+	}
+	if err != nil {
+		s.log.Warn("the server may have committed more than is known here", "error", err)
+	}
+	return ctx.Err()
 }
 
 // shown waits until everything that the server has told of up to now is visible.
