@@ -21,17 +21,40 @@ func (s *Storage) within(limit zeolite.TID) int64 {
 	return int64(min(limit, s.publisher.horizon()))
 }
 
+// overtakenMax is how often something is looked for that seems to be overtaken.
+const overtakenMax = 8
+
 // readCurrent is read for what is current as of the horizon. If the horizon moves
-// before the database is asked, a pack may have removed what was current before:
-// then what is found missing is looked for again.
-func (s *Storage) readCurrent(ctx context.Context, doing string, query func(ctx context.Context, conn *pgx.Conn) error) error {
-	for {
+// before the database is asked, a pack may have removed what was current before. So
+// what is found missing is looked for again, if there are later revisions of it, and
+// the horizon has moved.
+func (s *Storage) readCurrent(ctx context.Context, doing string, query func(ctx context.Context, conn *pgx.Conn) (later bool, err error)) error {
+	for try := 1; ; try++ {
 		horizon := s.publisher.horizon()
-		err := s.read(ctx, doing, query)
-		if !errors.As(err, new(*zeolite.NotFoundError)) || s.publisher.horizon() == horizon {
+		later := false
+		err := s.read(ctx, doing, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			later, err = query(ctx, conn)
+			return err
+		})
+		if !errors.As(err, new(*zeolite.NotFoundError)) || !later || s.publisher.horizon() == horizon || try == overtakenMax {
 			return err
 		}
 	}
+}
+
+// absent says what it means that an object has no revision up to a TID, which is at
+// most the horizon: it comes not yet, or it is not found; and then whether there are
+// revisions behind the horizon.
+func absent(ctx context.Context, conn *pgx.Conn, oid zeolite.OID, horizon int64) (later bool, err error) {
+	var oldest *int64
+	err = conn.QueryRow(ctx, "SELECT min(tid) FROM object_state WHERE zoid = $1", int64(oid)).Scan(&oldest)
+	switch {
+	case err != nil:
+		return false, err
+	case oldest != nil && *oldest <= horizon:
+		return false, zeolite.ErrNotYet
+	}
+	return oldest != nil, &zeolite.NotFoundError{OID: oid}
 }
 
 // LoadBefore implements zeolite.Storage.
@@ -45,14 +68,13 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		known.Data = bytes.Clone(known.Data)
 		return known, nil
 	}
-	err = s.readCurrent(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.readCurrent(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
 		if oid > maxOID {
-			return &zeolite.NotFoundError{OID: oid}
+			return false, &zeolite.NotFoundError{OID: oid}
 		}
 		seen := s.publisher.horizon()
 		horizon := int64(seen)
 		limit := min(int64(min(max(before, 1)-1, zeolite.MaxTID)), horizon)
-		var err error
 		if limit == horizon { // then nothing can have followed
 			err = conn.QueryRow(ctx, "SELECT tid, state FROM object_state WHERE zoid = $1 AND tid <= $2 ORDER BY tid DESC LIMIT 1",
 				int64(oid), limit).Scan(&rev.TID, &rev.Data)
@@ -64,21 +86,13 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		}
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
-			var known bool
-			err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM object_state WHERE zoid = $1 AND tid <= $2)",
-				int64(oid), horizon).Scan(&known)
-			if err == nil && known {
-				err = zeolite.ErrNotYet
-			} else if err == nil {
-				err = &zeolite.NotFoundError{OID: oid}
-			}
-			return err
+			return absent(ctx, conn, oid, horizon)
 		case err == nil && rev.Data == nil:
-			return &zeolite.NotFoundError{OID: oid}
+			return false, &zeolite.NotFoundError{OID: oid}
 		case err == nil && rev.End == zeolite.ZeroTID:
 			s.serials.loaded(oid, rev, seen, &s.publisher)
 		}
-		return err
+		return false, err
 	})
 	if err != nil {
 		return zeolite.Revision{}, err
@@ -115,18 +129,22 @@ func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolit
 
 // CurrentTID implements zeolite.Storage.
 func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (tid zeolite.TID, err error) {
-	err = s.readCurrent(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.readCurrent(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
 		if oid > maxOID {
-			return &zeolite.NotFoundError{OID: oid}
+			return false, &zeolite.NotFoundError{OID: oid}
 		}
 		var gone bool
-		err := conn.QueryRow(ctx, `SELECT tid, state IS NULL FROM object_state
+		horizon := s.within(zeolite.MaxTID)
+		err = conn.QueryRow(ctx, `SELECT tid, state IS NULL FROM object_state
 			WHERE zoid = $1 AND tid <= $2 ORDER BY tid DESC LIMIT 1`,
-			int64(oid), s.within(zeolite.MaxTID)).Scan(&tid, &gone)
-		if errors.Is(err, pgx.ErrNoRows) || (err == nil && gone) {
-			return &zeolite.NotFoundError{OID: oid}
+			int64(oid), horizon).Scan(&tid, &gone)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return absent(ctx, conn, oid, horizon)
+		case err == nil && gone:
+			return false, &zeolite.NotFoundError{OID: oid}
 		}
-		return err
+		return false, err
 	})
 	if err != nil {
 		return 0, err

@@ -1,12 +1,14 @@
 package postgres
 
 import (
+	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -289,4 +291,47 @@ func TestLoadOvertakenByPack(t *testing.T) {
 			t.Errorf("found %v, %v, want %v", found, err, second)
 		}
 	}
+}
+
+// What is not there, or gone, is looked for once, however fast others commit; and
+// what is only there behind the horizon, a few times.
+func TestMissingWhileOthersCommit(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn, PollInterval: time.Hour}), newAdmin(t, dsn)
+	last := put(t, s, store(t.Context(), 1, 0, "first"))
+	put(t, s, func(tx zeolite.Txn) error { return tx.Delete(t.Context(), 1, last) })
+	a.exec("INSERT INTO transaction (tid, username, description) VALUES ($1, '', '')", int64(zeolite.MaxTID)-1)
+	a.exec("INSERT INTO object_state SELECT 2, $1, 0, md5, state_size, state FROM object_state WHERE tid = $2", int64(zeolite.MaxTID)-1, int64(last))
+	stop := make(chan struct{})
+	var commits sync.WaitGroup
+	commits.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.publisher.mu.Lock()
+				s.publisher.show(s.LastTID()+1, nil, nil)
+				s.publisher.mu.Unlock()
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for oid, most := range map[zeolite.OID]int64{1: 1, 2: overtakenMax, 3: 1} {
+		for name, load := range map[string]func() error{
+			"LoadBefore": func() error { _, err := s.LoadBefore(ctx, oid, zeolite.MaxTID); return err },
+			"CurrentTID": func() error { _, err := s.CurrentTID(ctx, oid); return err },
+		} {
+			before := s.loads.Stat().AcquireCount()
+			if err := load(); !errors.As(err, new(*zeolite.NotFoundError)) {
+				t.Errorf("%s of %v: %v", name, oid, err)
+			}
+			if n := s.loads.Stat().AcquireCount() - before; n > most {
+				t.Errorf("%s of %v asked %d times, want at most %d", name, oid, n, most)
+			}
+		}
+	}
+	close(stop)
+	commits.Wait()
 }
