@@ -155,7 +155,10 @@ func readWhole(name string, b []byte) error {
 // errSyncFailed says that a sync failed, and was not just impossible to begin. To
 // repeat it proves nothing: Linux reports such an error once, and then takes what it
 // could not write for written.
-var errSyncFailed = errors.New("sync failed")
+var (
+	errSyncFailed    = errors.New("sync failed")
+	errDirSyncFailed = fmt.Errorf("%w: a directory of blobs", errSyncFailed)
+)
 
 // syncs makes files and names durable, many at a time. It is used by one
 // goroutine.
@@ -164,6 +167,10 @@ type syncs struct {
 	// behind says that all is committed, and in the log: nobody waits, and what
 	// is not there has been packed away.
 	behind bool
+	// fail, if set, is told at once when the sync of a directory failed: the names
+	// in it may be those of blobs that are behind, too, and whoever syncs it next
+	// for them would be told that all is well.
+	fail func(error)
 
 	todo  map[string]bool // true for a directory
 	fresh []freshDir
@@ -226,7 +233,7 @@ func (y *syncs) start() {
 					err = syncFile(y.dir.fs, n.name)
 				}
 				if err != nil && !neverBegun(err) {
-					err = fmt.Errorf("%w: %w", errSyncFailed, err)
+					err = y.failed(n.dir, err)
 				}
 				if err != nil && !(y.behind && errors.Is(err, fs.ErrNotExist)) {
 					y.mu.Lock()
@@ -237,6 +244,18 @@ func (y *syncs) start() {
 			}
 		})
 	}
+}
+
+// failed says of what the sync failed.
+func (y *syncs) failed(dir bool, err error) error {
+	if !dir {
+		return fmt.Errorf("%w: %w", errSyncFailed, err)
+	}
+	err = fmt.Errorf("%w: %w", errDirSyncFailed, err)
+	if y.fail != nil {
+		y.fail(err)
+	}
+	return err
 }
 
 // wait returns when all is synced.

@@ -171,3 +171,45 @@ func TestGroupBlobSyncFails(t *testing.T) {
 		t.Error("the storage is read-only")
 	}
 }
+
+// A directory that a commit cannot sync may have the names of blobs that are in the
+// log: nobody may believe that they are durable after the next sync of it.
+func TestBlobDirectorySyncFails(t *testing.T) {
+	for name, other := range map[string]struct{ data, blob int }{
+		"a large blob":                  {10, logBlobMax + 1},
+		"a group too large for the log": {walGroupMax, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+			if _, err := w.commit(s, nil, map[zeolite.OID]string{1: "small"}, nil); err != nil {
+				t.Fatal(err)
+			}
+			var failed atomic.Bool
+			w.fs.fail = func(op fsOp) error {
+				if op.kind == "syncdir" && strings.HasPrefix(op.name, "blobs") && failed.CompareAndSwap(false, true) {
+					return errors.New("the disk is on fire")
+				}
+				return nil
+			}
+			blobs := map[zeolite.OID]string{2: strings.Repeat("y", other.blob)}
+			_, err := w.commit(s, map[zeolite.OID]string{3: strings.Repeat("x", other.data)}, blobs, nil)
+			if err == nil || errors.Is(err, zeolite.ErrInDoubt) {
+				t.Errorf("got error %v", err)
+			}
+			if !failed.Load() || !s.Info().ReadOnly {
+				t.Errorf("a sync failed: %v, and the storage is read-only: %v", failed.Load(), s.Info().ReadOnly)
+			}
+			if err := s.data.now(); err == nil || s.data.reached(s.gen.Load().end.Load()) {
+				t.Errorf("blobs are said to be durable, %v", err)
+			}
+			s.Close()
+			if !exists(s.walPath()) {
+				t.Error("the log is gone")
+			}
+			n := w.fs.count()
+			for seed := range uint64(4) {
+				w.check(t, n, w.fs.crash(n, rand.New(rand.NewPCG(seed, 1))), true)
+			}
+		})
+	}
+}

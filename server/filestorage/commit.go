@@ -76,7 +76,8 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 	if undo == nil && logged {
 		undo = s.wal.void()
 	}
-	if undo != nil {
+	// After a directory could not be synced nothing is, and no status was set.
+	if undo != nil && !errors.Is(err, errDirSyncFailed) {
 		s.fail(fmt.Errorf("cannot restore Data.fs to its state before a transaction that failed (%w): %w", err, undo))
 		err = errors.Join(zeolite.ErrInDoubt, err)
 	}

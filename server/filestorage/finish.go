@@ -152,7 +152,7 @@ func (s *Storage) tryCommit(group []*Txn) error {
 	pos, last := start, g.lastTID()
 	taken := make(map[zeolite.OID]struct{})
 	ready := make([]*Txn, 0, len(group))
-	blobs := &groupBlobs{syncs: syncs{dir: s.blobs}}
+	blobs := &groupBlobs{syncs: syncs{dir: s.blobs, fail: s.fail}}
 	for _, t := range group {
 		tid := t.meta.TID
 		if tid == 0 {

@@ -40,6 +40,16 @@ func (d *dataSync) set(end int64) {
 	d.running.Unlock()
 }
 
+// reach says that Data.fs and blobs have been synced up to end, unless a commit
+// meanwhile could not sync what they share. The caller holds running.
+func (d *dataSync) reach(end int64) error {
+	if f := d.s.failure.Load(); f != nil {
+		return f
+	}
+	d.synced.Store(end)
+	return nil
+}
+
 // follows adds blobs of transactions that are in the log, before they are
 // visible.
 func (d *dataSync) follows(blobs []newBlob) {
@@ -130,8 +140,7 @@ func (d *dataSync) now() error {
 		d.s.fail(err)
 		return err
 	}
-	d.synced.Store(end)
-	return nil
+	return d.reach(end)
 }
 
 // upTo is now for who holds the commit lock, and has changed what is behind end: the
@@ -150,8 +159,7 @@ func (d *dataSync) upTo(file File, end int64) error {
 		d.s.fail(err)
 		return err
 	}
-	d.synced.Store(end)
-	return nil
+	return d.reach(end)
 }
 
 // blobsNow makes the blobs durable that are committed.
