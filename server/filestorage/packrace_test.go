@@ -208,3 +208,33 @@ func TestResumeRemovingBlobs(t *testing.T) {
 		t.Errorf("kept blob is there: %v, dropped one: %v, list: %v", exists(kept), exists(dropped), exists(filepath.Join(d.path, removedList)))
 	}
 }
+
+// A pack waits for an index that is being saved before it holds commits up.
+func TestPackWaitsForIndexFirst(t *testing.T) {
+	s, w := newCrashDB(t, neverSyncs)
+	defer s.Close()
+	tid, err := w.commit(s, map[zeolite.OID]string{0: "first"}, nil, nil)
+	if err == nil {
+		_, err = w.commit(s, map[zeolite.OID]string{0: "second"}, nil, map[zeolite.OID]zeolite.TID{0: tid})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := false
+	w.fs.fail = func(op fsOp) error {
+		if op.kind == "sync" && op.inode == w.fs.inodes["Data.fs.pack"] && len(s.committer.lock) > 0 {
+			seen = true
+			if s.indexSave.mu.TryLock() {
+				s.indexSave.mu.Unlock()
+				t.Error("commits are held up, and the index may be saved now")
+			}
+		}
+		return nil
+	}
+	if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	if !seen {
+		t.Error("the new file was not synced with the commit lock held")
+	}
+}

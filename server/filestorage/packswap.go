@@ -27,6 +27,10 @@ func (p *packer) finish() (swapped bool, err error) {
 	if err := p.writeRemoved(); err != nil {
 		return false, err
 	}
+	// An index that is being saved may take seconds: that is waited for before
+	// anybody has to wait for this.
+	s.indexSave.mu.Lock()
+	defer s.indexSave.mu.Unlock()
 	// Transactions that hold positions in the old file must end first.
 	if err := s.packGate.close(p.ctx); err != nil {
 		return false, err
@@ -65,12 +69,9 @@ func (p *packer) sync() error {
 }
 
 // swap renames the new file and makes it the current generation. It is called
-// with the commit lock held.
+// with the commit lock held, and that of saving the index.
 func (p *packer) swap(end int64) (swapped bool, err error) {
 	s, g := p.s, p.g
-	s.indexSave.mu.Lock()
-	defer s.indexSave.mu.Unlock()
-
 	// What voted transactions were promised, they must find in the new file.
 	if err := s.space.replace(p.out.file, end); err != nil {
 		return false, &zeolite.StorageError{Message: "cannot pack: no disk space for the transactions under way", Err: err}

@@ -10,7 +10,7 @@ import (
 // indexSaver writes Data.fs.index now and then. It may be used by several
 // goroutines at once.
 type indexSaver struct {
-	mu      sync.Mutex // one save at a time
+	mu      sync.Mutex // one save at a time; who holds it may take the commit lock
 	running atomic.Bool
 	savedAt atomic.Int64 // the end of the file when the index was saved
 	size    atomic.Int64 // of the index file
