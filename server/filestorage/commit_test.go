@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -375,4 +376,53 @@ func BenchmarkCommit(b *testing.B) {
 			wg.Wait()
 		})
 	}
+}
+
+// A panic while a group is committed ends writing, and nobody waits for ever.
+func TestPanicInCommit(t *testing.T) {
+	db := newDB(t, Options{})
+	db.s.committer.lock <- struct{}{} // so that both commit together
+	var mu sync.Mutex
+	var panicked []any
+	var errs []error
+	var wg sync.WaitGroup
+	for i := range 2 {
+		tx, err := db.s.Begin(ctx, zeolite.TxnMeta{})
+		db.must(err)
+		db.must(tx.Store(ctx, zeolite.OID(i), 0, []byte("data")))
+		db.must(tx.Vote(ctx))
+		wg.Go(func() {
+			defer func() {
+				tx.Abort()
+				if r := recover(); r != nil {
+					mu.Lock()
+					panicked = append(panicked, r)
+					mu.Unlock()
+				}
+			}()
+			_, err := tx.Finish(ctx, func(zeolite.TID, []zeolite.OID, func()) { panic("in publish") })
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
+	}
+	waiting := func() int {
+		db.s.committer.mu.Lock()
+		defer db.s.committer.mu.Unlock()
+		return len(db.s.committer.queue)
+	}
+	for waiting() < 2 {
+		runtime.Gosched()
+	}
+	<-db.s.committer.lock
+	wg.Wait()
+	if len(panicked) != 1 || len(errs) != 1 || !errors.Is(errs[0], zeolite.ErrInDoubt) {
+		t.Errorf("panics: %v, errors: %v", panicked, errs)
+	}
+	if _, err := db.s.Begin(ctx, zeolite.TxnMeta{}); err == nil || !db.s.Info().ReadOnly {
+		t.Errorf("after it, a transaction begins with error %v", err)
+	}
+	db.reopen()
+	db.wantLoad(0, zeolite.MaxTID, "data")
+	db.wantLoad(1, zeolite.MaxTID, "data")
 }

@@ -87,8 +87,10 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	case <-t.done:
 	case s.committer.lock <- struct{}{}:
 		// Either t is still waiting, or somebody has committed it.
-		s.commitWaiting()
-		<-s.committer.lock
+		func() {
+			defer func() { <-s.committer.lock }() // also if publish panics
+			s.commitWaiting()
+		}()
 		<-t.done
 	case <-ctx.Done():
 		if s.committer.withdraw(t) {
@@ -112,11 +114,28 @@ func (s *Storage) commitWaiting() {
 	if len(group) == 0 {
 		return
 	}
+	ended := false
+	defer func() {
+		if !ended {
+			s.endInDoubt(group)
+		}
+	}()
 	s.commitGroup(group)
+	ended = true
 	for _, t := range group {
 		close(t.done)
 	}
 	s.maybeSaveIndex()
+}
+
+// endInDoubt ends the wait for a group when committing it has panicked, which may
+// have been anywhere: what of it is durable, or visible, is not known.
+func (s *Storage) endInDoubt(group []*Txn) {
+	s.fail(errors.New("committing has panicked"))
+	for _, t := range group {
+		t.err = errors.Join(zeolite.ErrInDoubt, s.failure.Load())
+		close(t.done)
+	}
 }
 
 // commitGroup commits transactions together; if that fails and they are many,
