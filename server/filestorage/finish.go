@@ -77,6 +77,11 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		return 0, err
 	}
 	s := t.s
+	// Later on many would wait for what this reads from the disk.
+	index := s.gen.Load().index
+	for i := range t.recs {
+		index.expect(t.recs[i].oid)
+	}
 	t.publish, t.done = publish, make(chan struct{})
 	if err := s.committer.add(t); err != nil {
 		t.Abort()

@@ -135,6 +135,26 @@ func (x *index) own(sh *indexShard, prefix uint64) (bucket []uint64, known bool)
 	return bucket, true
 }
 
+// inFile says whether the bucket of oid is still to be copied from the file before it
+// can be written to, which may take reads from the disk.
+func (x *index) inFile(oid zeolite.OID) bool {
+	prefix := uint64(oid) >> suffixBits
+	return x.mapped.bucket(prefix).has(prefix)
+}
+
+// expect copies the bucket of oid from the file, if it is still there, so that set
+// need not.
+func (x *index) expect(oid zeolite.OID) {
+	if !x.inFile(oid) {
+		return
+	}
+	prefix := uint64(oid) >> suffixBits
+	sh := x.shard(prefix)
+	sh.Lock()
+	defer sh.Unlock()
+	x.own(sh, prefix)
+}
+
 // add adds a new bucket. The caller holds the lock of its shard.
 func (x *index) add(sh *indexShard, prefix uint64, bucket []uint64) {
 	sh.buckets[prefix] = bucket

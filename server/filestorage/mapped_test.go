@@ -287,3 +287,32 @@ func TestIndexFileCutShort(t *testing.T) {
 		t.Errorf("%d objects, want %d", n, objects+1)
 	}
 }
+
+// What a commit is going to change is copied from the file before others have to
+// wait for it.
+func TestFinishCopiesBucketsFirst(t *testing.T) {
+	db := newDB(t, Options{})
+	first := zeolite.TID(0)
+	for oid := range zeolite.OID(10) {
+		first = db.store(oid, 0, "first")
+	}
+	db.reopen()
+	tx, err := db.s.Begin(ctx, zeolite.TxnMeta{})
+	db.must(err)
+	defer tx.Abort()
+	db.must(tx.Store(ctx, 9, first, []byte("second")))
+	db.must(tx.Vote(ctx))
+	x := db.s.gen.Load().index
+	if !x.inFile(9) {
+		t.Fatal("the objects are not in the file")
+	}
+	_, err = tx.Finish(ctx, func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+		if x.inFile(9) {
+			t.Error("they are in the file when the transaction becomes visible")
+		}
+		visible()
+	})
+	db.must(err)
+	db.wantLoad(9, zeolite.MaxTID, "second")
+	db.wantLoad(8, zeolite.MaxTID, "first")
+}
