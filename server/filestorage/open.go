@@ -335,7 +335,7 @@ func (s *Storage) prepareEnd(g *generation, sc *scanner, size int64) error {
 			return err
 		}
 	}
-	s.space.quota = s.opts.Quota
+	s.space.quota, s.space.spare = s.opts.Quota, s.giveSpaceBack
 	s.space.file, s.space.end, s.space.allocated = g.file, sc.pos, sc.pos
 	if err := s.cutBack(g, sc.pos); err != nil {
 		return &zeolite.StorageError{Message: "cannot write to the database", Err: err}

@@ -11,6 +11,10 @@ import (
 // not each vote asks the file system.
 const allocateChunk = 4 << 20
 
+// spareMax is how much may stay reserved that nobody needs: what large transactions
+// leave that were aborted, and other files on the disk may lack.
+const spareMax = 64 << 20
+
 // space keeps account of the disk space behind the end of Data.fs: what voted
 // transactions will need has been reserved. Its methods may be called by
 // several goroutines at once.
@@ -21,6 +25,8 @@ type space struct {
 	reserved  int64 // bytes that voted transactions will need after end
 	allocated int64 // the file has disk space up to here
 	quota     int64 // no record may begin after it; 0 for none
+
+	spare func() // is called when more than spareMax is
 }
 
 func quotaError() error {
@@ -89,14 +95,65 @@ func (sp *space) endNow() int64 {
 func (sp *space) release(n int64) {
 	sp.mu.Lock()
 	sp.reserved -= n
+	spare := sp.hasSpare()
 	sp.mu.Unlock()
+	if spare {
+		sp.spare()
+	}
+}
+
+// hasSpare is called with mu held.
+func (sp *space) hasSpare() bool {
+	return sp.reserved == 0 && sp.allocated-sp.end > spareMax
+}
+
+// giveBack gives back what is allocated behind the end, and keep bytes there. The
+// caller holds the commit lock.
+func (sp *space) giveBack(keep int64) error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if !sp.hasSpare() {
+		return nil
+	}
+	sp.allocated = sp.end
+	return sp.file.Truncate(sp.end + keep)
+}
+
+// giveSpaceBack has that done when nobody commits.
+func (s *Storage) giveSpaceBack() {
+	if !s.startBackground() {
+		return
+	}
+	go func() {
+		defer s.background.Done()
+		select {
+		case s.committer.lock <- struct{}{}:
+		case <-s.stopped.Done():
+			return
+		}
+		defer func() { <-s.committer.lock }()
+		if s.writable(s.stopped) != nil {
+			return
+		}
+		var keep int64
+		if s.guardAt == s.space.endNow() {
+			keep = guardLen
+		}
+		if err := s.space.giveBack(keep); err != nil {
+			s.log.Warn("cannot give disk space back", "path", s.path, "error", err)
+		}
+	}()
 }
 
 // committed moves the end; n of the reserved bytes have been used.
 func (sp *space) committed(end, n int64) {
 	sp.mu.Lock()
 	sp.end, sp.reserved = end, sp.reserved-n
+	spare := sp.hasSpare()
 	sp.mu.Unlock()
+	if spare {
+		sp.spare()
+	}
 }
 
 // replace starts account on another file, which is cut to end, and allocates there
