@@ -261,14 +261,24 @@ func (d *blobDir) place(upload string, oid zeolite.OID, tid zeolite.TID) (name s
 	if err != nil {
 		return "", err
 	}
-	st, err := os.Lstat(upload)
-	if err == nil {
-		err = os.Chmod(upload, d.mode(st.Mode(), dir.Mode()))
-	}
-	if err == nil {
+	if err = d.setMode(upload, dir.Mode()); err == nil {
 		err = d.fs.Rename(upload, name)
 	}
 	return name, err
+}
+
+// setMode gives an upload the mode of a committed blob. Clients that share the
+// directory may have replaced it by a link to another file.
+func (d *blobDir) setMode(upload string, dir fs.FileMode) error {
+	b, err := zeolite.OpenFileBlob(upload)
+	if err != nil {
+		return err
+	}
+	st, err := b.File().Stat()
+	if err == nil {
+		err = b.File().Chmod(d.mode(st.Mode(), dir))
+	}
+	return errors.Join(err, b.Close())
 }
 
 // mode is that of a committed blob: that of its upload, without leave to

@@ -141,7 +141,11 @@ func (u *upload) usable() error {
 	if u.gone || u.file != nil {
 		return &zeolite.StorageError{Message: "the upload of a blob is not complete, or it was used or discarded before"}
 	}
-	if _, err := os.Lstat(u.path); err != nil {
+	st, err := os.Lstat(u.path)
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
 		return blobError("the upload of a blob is not there", err)
 	}
 	return nil
@@ -237,7 +241,7 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
 	}
-	src, err := os.Open(from)
+	src, err := zeolite.OpenFileBlob(from)
 	if err != nil {
 		return nil, blobError("cannot copy a blob", err)
 	}
@@ -247,7 +251,7 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 		return nil, blobError("cannot copy a blob", err)
 	}
 	u := s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, 0)
-	if _, err = io.Copy(u, src); err == nil {
+	if _, err = io.Copy(u, src.File()); err == nil {
 		err = u.Complete()
 	}
 	if err != nil {

@@ -136,19 +136,15 @@ func (gb *groupBlobs) appendTo(buf []byte) ([]byte, error) {
 
 // readWhole reads a file that is as long as b.
 func readWhole(name string, b []byte) error {
-	f, err := os.Open(name)
+	f, err := zeolite.OpenFileBlob(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
+	if f.Size() != int64(len(b)) {
+		return fmt.Errorf("%s has %d bytes, and not the %d that were received", name, f.Size(), len(b))
 	}
-	if st.Size() != int64(len(b)) {
-		return fmt.Errorf("%s has %d bytes, and not the %d that were received", name, st.Size(), len(b))
-	}
-	_, err = io.ReadFull(f, b)
+	_, err = io.ReadFull(f.File(), b)
 	return err
 }
 
