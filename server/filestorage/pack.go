@@ -89,6 +89,11 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 		progress: progress,
 	}
 	p.tid = min(tid, p.newest) // what commits from now on is not packed
+	again := packedInVain{end: before, tid: p.tid, gc: gc}
+	if again == s.inVain {
+		s.log.Info("nothing to pack: packing has saved nothing, and nothing has changed", "path", s.path)
+		return nil
+	}
 	if err := p.findCurrent(); err != nil {
 		return err
 	}
@@ -117,7 +122,12 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 		return err
 	}
 	if p.out.end() == p.packPos {
-		return p.markPacked() // no byte would be saved
+		// No byte would be saved.
+		if err := p.markPacked(); err != nil {
+			return err
+		}
+		s.inVain = again
+		return nil
 	}
 	if err := p.copyRest(g.end.Load()); err != nil {
 		return err
@@ -126,6 +136,7 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 		return err
 	}
 	p.out.stop()
+	s.inVain = packedInVain{}
 	s.log.Info("packed", "path", s.path, "to", p.tid.Time(), "garbage collection", gc,
 		"bytes before", before, "bytes after", s.gen.Load().end.Load(), "took", time.Since(started))
 	if err := s.removePackedBlobs(ctx, false); err != nil {
@@ -183,6 +194,14 @@ type packer struct {
 	since    time.Time // when phase began
 	told     time.Time
 	steps    int
+}
+
+// packedInVain says which pack has saved nothing: while the file ends there, the
+// same pack need not write a whole file to find that out.
+type packedInVain struct {
+	end int64
+	tid zeolite.TID
+	gc  bool
 }
 
 // givenBack is a record that gives an object back the state it had in another

@@ -472,3 +472,50 @@ func TestPackWithVotedTxn(t *testing.T) {
 	db.wantLoad(1, zeolite.MaxTID, "third")
 	db.wantLoad(1, third, "second")
 }
+
+// A pack that saved nothing writes no file when it is asked for again, until
+// something has changed.
+func TestPackInVain(t *testing.T) {
+	s, w := newCrashDB(t, Options{})
+	defer s.Close()
+	files := func() (n int) {
+		for _, op := range w.fs.changes() {
+			if op.kind == "create" && op.name == "Data.fs.pack" {
+				n++
+			}
+		}
+		return n
+	}
+	pack := func(gc bool) int {
+		t.Helper()
+		before := files()
+		if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: &gc}); err != nil {
+			t.Fatal(err)
+		}
+		return files() - before
+	}
+	commit := func(serial zeolite.TID) zeolite.TID {
+		t.Helper()
+		tid, err := w.commit(s, map[zeolite.OID]string{0: string(storagetest.Record("root"))}, nil, map[zeolite.OID]zeolite.TID{0: serial})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tid
+	}
+	first := commit(0)
+	for i, want := range []int{1, 0, 0} {
+		if got := pack(true); got != want {
+			t.Errorf("pack %d wrote %d files, want %d", i, got, want)
+		}
+	}
+	if got := pack(false); got != 1 {
+		t.Errorf("without garbage collection: %d files", got)
+	}
+	commit(first)
+	if got := pack(false); got != 1 || s.Info().Objects != 1 {
+		t.Errorf("after a commit: %d files, %d objects", got, s.Info().Objects)
+	}
+	if err := s.usable(ctx); err != nil || len(tids(t, s)) != 1 {
+		t.Errorf("%v, %d transactions are left", err, len(tids(t, s)))
+	}
+}

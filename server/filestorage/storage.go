@@ -35,6 +35,7 @@ type Storage struct {
 	data      dataSync
 	packGate  gate // transactions that refer to file positions are inside
 	packing   atomic.Bool
+	inVain    packedInVain // for whoever packs
 
 	indexSave indexSaver
 
