@@ -27,12 +27,14 @@ type blobDir struct {
 	mu    sync.Mutex        // held while directories are made
 	fresh map[string]uint64 // directories that were made, and whose own names may not be durable
 	made  uint64            // how many were made
+	lost  uint64            // how often fresh was forgotten
 	// known are directories whose names are durable. Of others that is not sure,
 	// whoever made them: an earlier process, a client, or Python.
 	known map[string]struct{}
 }
 
-// knownMax is how many directories are known at most; then all are forgotten.
+// knownMax is how many directories are known or fresh at most; then all are
+// forgotten. Fresh ones of transactions that were aborted are never synced.
 const knownMax = 4096
 
 const (
@@ -153,6 +155,10 @@ func (d *blobDir) makeDirs(dir string) error {
 	err := d.fs.Mkdir(dir, 0o777)
 	switch {
 	case err == nil:
+		if len(d.fresh) >= knownMax {
+			d.fresh = nil
+			d.lost++
+		}
 		if d.fresh == nil {
 			d.fresh = make(map[string]uint64)
 		}
@@ -172,10 +178,11 @@ func (d *blobDir) makeDirs(dir string) error {
 }
 
 // freshDir is a directory that was made as the n-th one, or by somebody else if n is
-// 0.
+// 0; when fresh directories had been forgotten so often.
 type freshDir struct {
 	name string
 	n    uint64
+	lost uint64
 }
 
 // namesOf returns the directories that must be synced, so that a file in dir is
@@ -189,7 +196,7 @@ func (d *blobDir) namesOf(dir string) (dirs []string, fresh []freshDir) {
 		if _, known := d.known[dir]; known {
 			break
 		}
-		fresh = append(fresh, freshDir{dir, d.fresh[dir]})
+		fresh = append(fresh, freshDir{dir, d.fresh[dir], d.lost})
 		dir = filepath.Dir(dir)
 		dirs = append(dirs, dir)
 	}
@@ -205,7 +212,7 @@ func (d *blobDir) durable(fresh []freshDir) {
 		d.known = make(map[string]struct{})
 	}
 	for _, f := range fresh {
-		if d.fresh[f.name] == f.n {
+		if d.fresh[f.name] == f.n && d.lost == f.lost {
 			delete(d.fresh, f.name)
 			d.known[f.name] = struct{}{}
 		}
@@ -219,6 +226,7 @@ func (d *blobDir) removeDir(dir string) error {
 	err := d.fs.Remove(dir)
 	if err == nil {
 		delete(d.known, dir)
+		delete(d.fresh, dir)
 	}
 	return err
 }

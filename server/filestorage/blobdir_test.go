@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/zeolite-go/zeolite"
 )
 
 // The marker of a blob directory is durable before there are blobs; where a power
@@ -48,5 +50,44 @@ func TestLayoutOfUnfinishedDirectory(t *testing.T) {
 	}
 	if err != nil || d.lawn {
 		t.Errorf("a lawn, or error %v", err)
+	}
+}
+
+// Directories of blobs that are never committed do not gather in memory; and what
+// was forgotten since a sync began is not taken for durable after it.
+func TestFreshDirectoriesAreFew(t *testing.T) {
+	d, err := openBlobDir(OSFileSystem{}, t.TempDir(), layoutLawn, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oids := zeolite.OID(0)
+	vote := func(n int) {
+		t.Helper()
+		for range n {
+			if err := d.makeDir(oids); err != nil {
+				t.Fatal(err)
+			}
+			oids++
+		}
+	}
+	vote(10)
+	dir := d.oidDir(5)
+	_, syncing := d.namesOf(dir)
+	vote(2 * knownMax)
+	if len(d.fresh) > knownMax {
+		t.Errorf("%d directories are remembered", len(d.fresh))
+	}
+	d.durable(syncing)
+	if _, known := d.known[dir]; known {
+		t.Error("a directory that may have been made again is taken for durable")
+	}
+	last := d.oidDir(oids - 1)
+	if err := d.removeDir(last); err != nil || d.fresh[last] != 0 {
+		t.Errorf("removed with %v, and still remembered: %v", err, d.fresh[last] != 0)
+	}
+	_, syncing = d.namesOf(dir)
+	d.durable(syncing)
+	if _, known := d.known[dir]; !known {
+		t.Error("a directory that was synced is not known")
 	}
 }
