@@ -56,6 +56,9 @@ type ConflictError struct {
 	// Committed is the serial that is current in the storage, Seen the one
 	// the transaction says it read. Both are zero when unknown.
 	Committed, Seen TID
+	// Data is set by an undo that met a later revision: the state to merge, which
+	// the object had before the transaction to be undone. Seen is that transaction.
+	Data []byte
 	// Read marks a conflict of CheckCurrent: the object was only read.
 	Read bool
 	// ClassName is the class of the object, if known.

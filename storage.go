@@ -130,13 +130,19 @@ type Txn interface {
 	// changed the state it had before, and returns their oids. It fails with
 	// *UndoError or *MultipleUndoErrors; with ErrUnsupported if the storage
 	// is not an Undoer.
+	//
+	// If a later transaction changed an object, too, a storage may leave it to
+	// the caller to merge the two changes: then Vote fails with a
+	// *ConflictError that has Data, until the object is stored with the
+	// serial Committed.
 	Undo(ctx context.Context, tid TID) ([]OID, error)
 
 	// Vote ends the first phase: everything that can fail has been done,
 	// space is reserved, and Finish will succeed unless the machine fails.
 	// A storage that others commit to may find conflicts here that Store did
 	// not see; it reports all of them, joined (see Conflicts), so that they
-	// can be resolved in a transaction that is begun anew.
+	// can be resolved in a transaction that is begun anew. Of those that an
+	// Undo met it may leave some to the next Vote.
 	Vote(ctx context.Context) error
 
 	// Finish commits: the transaction gets its TID, becomes durable, is

@@ -188,8 +188,11 @@ func (t *Txn) resolve(ctx context.Context, conflicts []stubs.StoreConflict, roun
 	again := false
 	for _, c := range conflicts {
 		refusal := &zeolite.ConflictError{OID: c.OID, Committed: c.Committed, Seen: c.Seen}
-		i, ok := t.last[c.OID]
-		if !ok || t.s.opt.Resolve == nil || round >= maxRounds || t.blobs[i] != nil {
+		i, stored := t.last[c.OID]
+		if !stored {
+			refusal.Data = c.Data // an undo met it
+		}
+		if t.s.opt.Resolve == nil || round >= maxRounds || stored && t.blobs[i] != nil {
 			refused = append(refused, refusal)
 			continue
 		}

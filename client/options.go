@@ -62,7 +62,7 @@ type Options struct {
 	// that do them: it must be quick, and may be called concurrently.
 	Progress func(BlobProgress)
 
-	// Resolve, if set, is asked when a store met a conflict: see Conflict.
+	// Resolve, if set, is asked when a store, or an undo, met a conflict: see Conflict.
 	Resolve func(ctx context.Context, c Conflict) ([]byte, error)
 
 	// TransactionMemory is how many bytes of records a transaction keeps in
@@ -90,6 +90,9 @@ type Options struct {
 // two: it returns the record to store on top of Committed, or an error, which
 // makes the vote fail with a *zeolite.ConflictError. The revisions themselves
 // can be had by LoadSerial. It is called by the goroutine that votes.
+//
+// The conflict of an undo is merged alike: Seen is the transaction to be undone,
+// and Data the state that the object had before it.
 type Conflict struct {
 	OID zeolite.OID
 	// Committed is the current serial, Seen the one that the transaction read.

@@ -284,6 +284,7 @@ type replay struct {
 	result    stubs.VoteResult
 	conflicts map[zeolite.OID]*zeolite.ConflictError // of objects not stored yet
 	stores    map[zeolite.OID]int                    // the entries that met them
+	undos     []*zeolite.ConflictError               // that undos met
 }
 
 func (r *replay) all(ctx context.Context) error {
@@ -311,8 +312,9 @@ func (r *replay) all(ctx context.Context) error {
 }
 
 // late takes down conflicts that only the vote of the storage found: others
-// committed to it meanwhile. False says that they cannot be resolved: an object
-// was only read, or it is not known which revision is in the way.
+// committed to it meanwhile, or an undo met them. False says that they cannot be
+// resolved: an object was only read, or it is not known which revision is in the
+// way.
 func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err error) {
 	err = r.t.log.Each(func(i int, o *spool.Op) error {
 		if o.Kind == spool.Store || o.Kind == spool.StoreBlob {
@@ -325,8 +327,12 @@ func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err 
 	}
 	for _, c := range conflicts {
 		_, stored := r.stores[c.OID]
-		if c.Read || c.Committed == zeolite.ZeroTID || !stored {
+		if c.Read || c.Committed == zeolite.ZeroTID || !stored && c.Data == nil {
 			return false, nil
+		}
+		if c.Data != nil {
+			r.undos = append(r.undos, c)
+			continue
 		}
 		r.conflicts[c.OID] = c
 	}
@@ -341,24 +347,33 @@ const (
 )
 
 // report puts the conflicts into the result, in the order in which the objects
-// were stored. All but the first that do not fit are left to the client's next
-// vote, which meets them again.
+// were stored, and those of undos. All but the first that do not fit are left to
+// the client's next vote, which meets them again.
 func (r *replay) report() error {
 	size := 0
-	return r.t.log.Each(func(i int, o *spool.Op) error {
+	fits := func(bytes int) bool {
+		size += bytes + conflictCost
+		return size <= conflictBytes || len(r.result.Conflicts) == 0
+	}
+	add := func(c *zeolite.ConflictError, data []byte) {
+		r.result.Conflicts = append(r.result.Conflicts,
+			stubs.StoreConflict{OID: c.OID, Committed: c.Committed, Seen: c.Seen, Data: data})
+	}
+	err := r.t.log.Each(func(i int, o *spool.Op) error {
 		c := r.conflicts[o.OID]
-		if c == nil || r.stores[o.OID] != i {
-			return nil
-		}
-		size += o.Size + conflictCost
-		if size > conflictBytes && len(r.result.Conflicts) > 0 {
+		if c == nil || r.stores[o.OID] != i || !fits(o.Size) {
 			return nil
 		}
 		data, err := r.t.log.Record(o)
-		r.result.Conflicts = append(r.result.Conflicts,
-			stubs.StoreConflict{OID: o.OID, Committed: c.Committed, Seen: c.Seen, Data: data})
+		add(c, data)
 		return err
 	})
+	for _, c := range r.undos {
+		if fits(len(c.Data)) {
+			add(c, c.Data)
+		}
+	}
+	return err
 }
 
 func (r *replay) one(ctx context.Context, o *spool.Op) error {

@@ -112,7 +112,9 @@ func (p *pair) step() {
 		defer tx.Abort()
 		txns = append(txns, tx)
 		if undo != 0 {
-			_, errs[i] = tx.Undo(p.Context(), undo)
+			if _, errs[i] = tx.Undo(p.Context(), undo); errs[i] == nil {
+				errs[i] = tx.Vote(p.Context()) // where it may report what has to be merged
+			}
 		} else {
 			errs[i] = p.fill(s, tx, rand.New(rand.NewPCG(seed, 2)))
 		}
@@ -120,8 +122,10 @@ func (p *pair) step() {
 	if len(txns) == 2 && kind(errs[0]) != kind(errs[1]) {
 		// An object that got its old state back by undoing it twice is, to
 		// the changes, not as it was before.
-		var refused *zeolite.MultipleUndoErrors
-		if undo == 0 || errs[0] != nil || !errors.As(errs[1], &refused) {
+		refused := func(err error) bool {
+			return errors.As(err, new(*zeolite.MultipleUndoErrors)) || zeolite.Conflicts(err) != nil
+		}
+		if undo == 0 || errs[0] != nil && !refused(errs[0]) || !refused(errs[1]) {
 			p.Fatalf("%v: one storage says %v, two say %v", tid, errs[0], errs[1])
 		}
 	}
@@ -129,8 +133,10 @@ func (p *pair) step() {
 		return
 	}
 	for i, tx := range txns {
-		if err := tx.Vote(p.Context()); err != nil {
-			p.Fatal(err)
+		if undo == 0 {
+			if err := tx.Vote(p.Context()); err != nil {
+				p.Fatal(err)
+			}
 		}
 		if tids[i], errs[i] = tx.Finish(p.Context(), nil); errs[i] != nil || tids[i] != tid {
 			p.Fatal(tids[i], errs[i])

@@ -80,6 +80,11 @@
 //     raises POSKeyError and cannot go on.
 //   - The tid of an object that is gone is always an error; Python answers in
 //     some cases.
-//   - An undo is refused where Python would resolve a conflict by running the
-//     object's class.
+//   - Where an undo takes a merge with what later transactions did to an object,
+//     Python runs the object's class. Here the vote reports a conflict with the
+//     state to merge, and the caller, as a rule the client of a server, merges and
+//     stores it. One that cannot has a conflict then, where Python raises
+//     UndoError. Of the transactions that one transaction undoes, those that
+//     changed an object one right after the other take one merge of it, as if they
+//     were one; an undo that would take a second one is refused.
 package filestorage

@@ -322,7 +322,13 @@ func randomHistory(db *testDB, rnd *rand.Rand, n int) {
 			tx.Abort()
 			continue
 		}
-		db.must(tx.Vote(ctx))
+		err = tx.Vote(ctx)
+		for _, c := range zeolite.Conflicts(err) { // of undos; any bytes are a merge
+			db.must(tx.Store(ctx, c.OID, c.Committed, append(c.Data, byte(rnd.Uint32()))))
+		}
+		if err != nil {
+			db.must(tx.Vote(ctx))
+		}
 		tid, err := tx.Finish(ctx, nil)
 		db.must(err)
 		all = append(all, tid)

@@ -22,6 +22,8 @@ type Txn struct {
 	recs   []stagedRecord
 	newest map[zeolite.OID]int // index in recs of the record that counts
 	dead   int                 // number of records that were replaced
+	// unmerged are the objects that an undo left to be merged; Vote tells.
+	unmerged map[zeolite.OID]merge
 
 	// gated says that records refer to positions in the current file, so
 	// that packing must wait.
@@ -144,7 +146,7 @@ func (t *Txn) store(oid zeolite.OID, serial zeolite.TID, data []byte, u *upload)
 	if err != nil {
 		return err
 	}
-	if h.pos != 0 && h.tid != serial {
+	if m, merged := t.unmerged[oid]; h.pos != 0 && h.tid != serial && !(merged && m.committed == serial) {
 		return &zeolite.ConflictError{OID: oid, Committed: h.tid, Seen: serial}
 	}
 	return t.stageRecord(stagedRecord{oid: oid, dataLen: int64(len(data)), seen: h.tid, checked: true, seenPos: h.pos, seenIn: in, blob: u}, data)
@@ -287,6 +289,7 @@ func (t *Txn) stageRecord(r stagedRecord, data []byte) error {
 		return &zeolite.StorageError{Message: "cannot stage a record", Err: err}
 	}
 	t.s.oids.noteUsed(r.oid)
+	delete(t.unmerged, r.oid)
 	if i, again := t.newest[r.oid]; again {
 		old := &t.recs[i]
 		old.dead = true
@@ -312,6 +315,9 @@ func (t *Txn) Vote(ctx context.Context) error {
 	}
 	if err := zeolite.CheckTID(t.meta.TID, t.s.LastTID()); err != nil {
 		return err
+	}
+	if len(t.unmerged) > 0 {
+		return t.undoConflicts(ctx)
 	}
 	var lastRecord, size int64
 	size = t.stage.size() + lengthLen

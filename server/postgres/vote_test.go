@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +106,7 @@ func TestConflictsFoundByVote(t *testing.T) {
 		t.Errorf("conflicts: %v", conflicts)
 	}
 	for _, c := range conflicts {
-		if *c != want[c.OID] {
+		if !reflect.DeepEqual(*c, want[c.OID]) {
 			t.Errorf("conflict %v, want %v", *c, want[c.OID])
 		}
 		if _, err := deaf.LoadSerial(ctx, c.OID, c.Committed); err != nil {

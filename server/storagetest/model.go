@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -189,11 +190,16 @@ func (h *history) undo() {
 	t := h.txns[len(h.txns)-1-min(h.rnd.IntN(len(h.txns)), h.rnd.IntN(len(h.txns)))]
 	changes := map[zeolite.OID]state{}
 	var inTheWay []zeolite.OID
+	merges := map[zeolite.OID]zeolite.ConflictError{} // what the storage may report instead
 	for _, oid := range t.oids {
 		states := h.objects[oid]
 		i := slices.IndexFunc(states, func(s state) bool { return s.tid == t.tid })
 		if cur := h.current(oid); cur.gone() != states[i].gone() || cur.origin != states[i].origin {
 			inTheWay = append(inTheWay, oid)
+			mergeable := func(s state) bool { return !s.gone() && !s.hasBlob }
+			if i > 0 && mergeable(states[i-1]) && mergeable(states[i]) && mergeable(cur) {
+				merges[oid] = zeolite.ConflictError{OID: oid, Committed: cur.tid, Seen: t.tid, Data: states[i-1].data}
+			}
 			continue
 		}
 		before := state{}
@@ -202,6 +208,9 @@ func (h *history) undo() {
 			before.dropped = false
 		}
 		changes[oid] = before
+	}
+	if t.tid > h.packed && inTheWay != nil && len(merges) == len(inTheWay) && h.undoMerging(t.tid, changes, merges) {
+		return
 	}
 	if t.tid <= h.packed || inTheWay != nil {
 		err := e.refused(h.meta(), func(tx zeolite.Txn) error {
@@ -223,6 +232,24 @@ func (h *history) undo() {
 		wantSet(e, "objects that Undo changed", oids, t.oids)
 	}
 	h.finish(tx, changes)
+}
+
+// undoMerging undoes a transaction, part of which has to be merged. It does nothing
+// and returns false if the storage leaves no merges to its callers.
+func (h *history) undoMerging(tid zeolite.TID, changes map[zeolite.OID]state, merges map[zeolite.OID]zeolite.ConflictError) bool {
+	e := h.e
+	tx := e.begin(h.meta())
+	defer tx.Abort()
+	if !e.undoConflicts(tx, []zeolite.TID{tid}, merges) {
+		return false
+	}
+	for _, oid := range slices.Sorted(maps.Keys(merges)) { // a seed gives the same history each time
+		h.seq++
+		changes[oid] = state{data: Record("merged " + strconv.Itoa(h.seq))}
+		e.must(tx.Store(e.ctx, oid, merges[oid].Committed, changes[oid].data))
+	}
+	h.finish(tx, changes)
+	return true
 }
 
 // pack packs, without garbage collection, to a moment shortly after a random

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -16,6 +17,8 @@ var undoTests = []test{
 	{"SeveralObjects", testUndoSeveralObjects},
 	{"SeveralTransactions", testUndoSeveralTransactions},
 	{"InTheWay", testUndoInTheWay},
+	{"Merge", testUndoMerge},
+	{"MergeSeveral", testUndoMergeSeveral},
 	{"Unknown", testUndoUnknown},
 	{"Log", testUndoLog},
 }
@@ -259,6 +262,150 @@ func testUndoInTheWay(e *env) {
 	last := e.undo(second)
 	for _, oid := range oids[:3] {
 		e.wantCurrent(oid, Record("first"), last)
+	}
+}
+
+// undoConflicts undoes transactions in one, which leaves conflicts to the caller.
+// It checks that they are as Vote reports them. It is false if the storage
+// refuses such an undo.
+func (e *env) undoConflicts(tx zeolite.Txn, undo []zeolite.TID, want map[zeolite.OID]zeolite.ConflictError) bool {
+	e.Helper()
+	var err error
+	for _, tid := range undo {
+		if _, err = tx.Undo(e.ctx, tid); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = tx.Vote(e.ctx)
+	}
+	if isUndoError(err) {
+		return false
+	}
+	conflicts := zeolite.Conflicts(err)
+	if len(conflicts) != len(want) {
+		e.Fatalf("got error %v, want %d conflicts", err, len(want))
+	}
+	for _, c := range conflicts {
+		if !reflect.DeepEqual(*c, want[c.OID]) {
+			e.Errorf("conflict of an undo: got %+v, want %+v", *c, want[c.OID])
+		}
+	}
+	return true
+}
+
+// needMerge ends a test if the storage refuses the undo.
+func (e *env) needMerge(merges bool) {
+	e.Helper()
+	if !merges {
+		e.doesNotApply("the storage refuses to undo what needs a merge")
+	}
+}
+
+func testUndoMerge(e *env) {
+	e.needUndo()
+	merged, other, gone := e.oid(), e.oid(), e.oid()
+	first := e.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		return errors.Join(tx.Store(e.ctx, merged, 0, Record("a")), tx.Store(e.ctx, other, 0, Record("b")))
+	})
+	second := e.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		return errors.Join(tx.Store(e.ctx, merged, first, Record("a2")), tx.Store(e.ctx, other, first, Record("b2")),
+			tx.Store(e.ctx, gone, 0, Record("c")))
+	})
+	third := e.store(merged, second, Record("a3"))
+
+	want := map[zeolite.OID]zeolite.ConflictError{merged: {OID: merged, Committed: third, Seen: second, Data: Record("a")}}
+	tx := e.begin(zeolite.TxnMeta{})
+	defer tx.Abort()
+	e.needMerge(e.undoConflicts(tx, []zeolite.TID{second}, want))
+	for range 2 { // it stays as it is until the object is stored, on what is current
+		err := tx.Vote(e.ctx)
+		e.wantConflict(err, want[merged])
+		if !e.h.Remote {
+			err := tx.Store(e.ctx, merged, second, Record("stale"))
+			e.wantConflict(err, zeolite.ConflictError{OID: merged, Committed: third, Seen: second})
+		}
+	}
+	e.must(tx.Store(e.ctx, merged, third, Record("a3 without a2")))
+	e.must(tx.Vote(e.ctx))
+	fourth, err := tx.Finish(e.ctx, func(_ zeolite.TID, published []zeolite.OID, visible func()) {
+		wantSet(e, "published objects", published, []zeolite.OID{merged, other, gone})
+		visible()
+	})
+	e.must(err)
+	e.wantCurrent(merged, Record("a3 without a2"), fourth)
+	e.wantCurrent(other, Record("b"), fourth)
+	e.wantGone(gone)
+	e.checkDataTIDs()
+	e.reopen()
+	e.wantCurrent(merged, Record("a3 without a2"), fourth)
+	fifth := e.undo(fourth)
+	e.wantCurrent(merged, Record("a3"), fifth)
+	e.wantCurrent(other, Record("b2"), fifth)
+	e.wantCurrent(gone, Record("c"), fifth)
+
+	tx = e.begin(zeolite.TxnMeta{}) // one that is given up leaves nothing
+	e.undoConflicts(tx, []zeolite.TID{second}, map[zeolite.OID]zeolite.ConflictError{
+		merged: {OID: merged, Committed: fifth, Seen: second, Data: Record("a")}})
+	tx.Abort()
+	e.wantCurrent(merged, Record("a3"), fifth)
+	e.wantCurrent(other, Record("b2"), fifth)
+}
+
+// Several transactions that changed the same object are undone in one.
+func testUndoMergeSeveral(e *env) {
+	e.needUndo()
+	for i, c := range []struct {
+		undo                    []int
+		committed, seen, before int // of the one conflict; or, with before alone, what it becomes; or it is refused
+	}{
+		{undo: []int{5, 4}, committed: 7, seen: 5, before: 3}, // as if they were one
+		{undo: []int{5, 4, 3, 2}, committed: 7, seen: 5, before: 1},
+		{undo: []int{5, 4, 3, 2, 1}}, // 1 has created it
+		{undo: []int{7, 6, 4}, committed: 5, seen: 4, before: 3},
+		{undo: []int{7, 5, 4}, committed: 6, seen: 5, before: 3},
+		{undo: []int{2, 3, 4}, committed: 7, seen: 4, before: 1},
+		{undo: []int{6, 7}, before: 5}, // nothing is left to be merged
+		{undo: []int{5, 6, 7}, before: 4},
+		{undo: []int{5, 3}}, // two merges
+		{undo: []int{3, 5}},
+		{undo: []int{5, 7}},
+	} {
+		oid := e.oid()
+		tids := []zeolite.TID{0}
+		for i := range 7 {
+			tids = append(tids, e.store(oid, tids[i], Record(fmt.Sprint(i+1))))
+		}
+		var undo []zeolite.TID
+		for _, i := range c.undo {
+			undo = append(undo, tids[i])
+		}
+		tx := e.begin(zeolite.TxnMeta{})
+		want := map[zeolite.OID]zeolite.ConflictError{}
+		if c.seen != 0 {
+			want[oid] = zeolite.ConflictError{OID: oid, Committed: tids[c.committed], Seen: tids[c.seen], Data: Record(fmt.Sprint(c.before))}
+		}
+		merges := e.undoConflicts(tx, undo, want)
+		if c.before == 0 {
+			if merges {
+				e.Errorf("undo of %v: not refused", c.undo)
+			}
+			tx.Abort()
+			continue
+		}
+		if !merges && i > 0 {
+			e.Fatalf("undo of %v: refused", c.undo)
+		}
+		e.needMerge(merges)
+		becomes := Record(fmt.Sprint(c.before))
+		if c.seen != 0 {
+			becomes = Record("merged")
+			e.must(tx.Store(e.ctx, oid, tids[c.committed], becomes))
+			e.must(tx.Vote(e.ctx))
+		}
+		tid, err := tx.Finish(e.ctx, nil)
+		e.must(err)
+		e.wantCurrent(oid, becomes, tid)
 	}
 }
 

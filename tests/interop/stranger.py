@@ -375,7 +375,10 @@ def undo(c):
     t = Transaction(c)
     c.one_way('undoa', base64.b64encode(bad), t.id)
     try:
-        t.vote()
+        # 10.8: the server may leave the merge to the client.
+        [entry] = [entry for entry in t.vote() if isinstance(entry, dict)]
+    except ValueError:
+        raise AssertionError('an undo that cannot be succeeded')
     except Failed as e:
         assert e.name in ('ZODB.POSException.UndoError', 'ZODB.POSException.MultipleUndoErrors'), e.name
         if 'Multiple' in e.name:
@@ -390,7 +393,11 @@ def undo(c):
                 why = why[1]['_reason']
             assert type(why) is str
     else:
-        raise AssertionError('an undo that cannot be succeeded')
+        equal((entry['oid'], tuple(entry['serials']), entry['data']), (oid, (later, bad), b'good'))
+        t.store(oid, later, b'merged')
+        equal(list(t.vote()), [oid])
+        done = t.finish()
+        equal(load(c, oid), (b'merged', done, None))
 
 
 @check

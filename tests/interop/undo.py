@@ -1,15 +1,18 @@
 """Undo and the logs that tell what can be undone."""
 import base64
 
+import transaction
+from BTrees.Length import Length
+from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from ZEO.Exceptions import ServerException
 from ZODB.blob import Blob
 from ZODB.Connection import TransactionMetaData
-from ZODB.POSException import MultipleUndoErrors, POSKeyError
+from ZODB.POSException import ConflictError, MultipleUndoErrors, POSKeyError
 from ZODB.tests.MinPO import MinPO
 from ZODB.tests.StorageTestBase import zodb_pickle
 
-from harness import check, commit, equal, main, raises, up_to_date, z64
+from harness import TARGET, check, commit, equal, main, raises, up_to_date, z64
 
 
 def undo(storage, *ids):
@@ -135,11 +138,105 @@ def undo_through_connections(t):
 def failing_undo(t):
     storage = t.storage(t.start())
     oid, tids = revisions(storage, 3)
-    second = storage.undoLog(1, -1)[0]['id']
-    error = raises(MultipleUndoErrors, undo, storage, second)
+    second, first = [entry['id'] for entry in storage.undoLog(1, -2)]
+    error = raises(MultipleUndoErrors, undo, storage, first)
     equal([entry[0] for entry in error._errs], [oid], 'objects that stand in the way')
+    # Where it would take a merge, ours leaves it to the client that there is none.
+    error = raises(ConflictError if TARGET == 'zeolite' else MultipleUndoErrors, undo, storage, second)
+    if TARGET == 'zeolite':
+        equal((error.oid, error.serials), (oid, (tids[2], tids[1])))
     equal(storage.load(oid)[1], tids[-1], 'nothing changed')
     commit(storage, (oid, tids[-1], zodb_pickle(MinPO('on'))))
+
+
+def catalog(t):
+    """Commit to a tree and its length, five times; return server and connection."""
+    server = t.start()
+    connection = t.connection(server)
+    root = connection.root()
+    # A tree cannot merge the removal of its first key: there is one that stays.
+    root['tree'], root['length'] = OOBTree({'a': 0, 'zero': 0}), Length(1)
+    connection.transaction_manager.commit()
+    for n, key in enumerate(['one', 'two', 'three', 'four', 'five'], 1):
+        root['tree'][key] = n
+        root['length'].change(n)
+        connection.transaction_manager.get().note(key)
+        connection.transaction_manager.commit()
+    return server, connection
+
+
+def undo_notes(connection, *notes):
+    """Undo transactions by their notes, through the database."""
+    db = connection.db()
+    ids = {entry['description']: entry['id'] for entry in db.undoLog(0, -99)}
+    tm = transaction.TransactionManager()
+    db.undoMultiple([ids[note] for note in notes], tm.get())
+    tm.get().note('undo ' + ' '.join(notes))
+    tm.commit()
+
+
+def holds(t, server, connection, keys, length):
+    for reader in connection, t.connection(server):
+        up_to_date(reader)
+        root = reader.root()
+        equal((sorted(set(root['tree']) - {'a'}), root['length']()), (sorted(keys.split()), length))
+
+
+@check
+def undo_merges(t):
+    """What changed in trees and numbers since stays."""
+    server, connection = catalog(t)
+    reader = t.connection(server)
+    equal(len(reader.root()['tree']), 7)
+    undo_notes(connection, 'two')
+    holds(t, server, connection, 'zero one three four five', 14)
+    up_to_date(reader)
+    equal((len(reader.root()['tree']), reader.root()['length']()), (6, 14), 'in a cache')
+    undo_notes(connection, 'one')
+    holds(t, server, connection, 'zero three four five', 13)
+    undo_notes(connection, 'undo two')
+    holds(t, server, connection, 'zero two three four five', 15)
+    connection.root()['tree']['on'] = 1
+    connection.transaction_manager.commit()
+    holds(t, server, connection, 'on zero two three four five', 15)
+
+
+@check
+def several_undos_merge(t):
+    """Neighbours in one transaction; also if the newest is one."""
+    for notes in ('three', 'two'), ('two', 'three'):
+        server, connection = catalog(t)
+        undo_notes(connection, *notes)
+        holds(t, server, connection, 'zero one four five', 11)
+    server, connection = catalog(t)
+    undo_notes(connection, 'five', 'four', 'one')
+    holds(t, server, connection, 'zero two three', 6)
+    undo_notes(connection, 'undo five four one')
+    holds(t, server, connection, 'zero one two three four five', 16)
+
+
+@check
+def two_merges_of_one_object(t):
+    """Undone in one transaction, ours refuses them; one by one they are fine."""
+    server, connection = catalog(t)
+    if TARGET == 'zeolite':
+        raises(MultipleUndoErrors, undo_notes, connection, 'four', 'two')
+        holds(t, server, connection, 'zero one two three four five', 16)
+        undo_notes(connection, 'four')
+        undo_notes(connection, 'two')
+    else:
+        undo_notes(connection, 'four', 'two')
+    holds(t, server, connection, 'zero one three five', 10)
+
+
+@check
+def undo_that_does_not_merge(t):
+    """The same key, changed later."""
+    server, connection = catalog(t)
+    connection.root()['tree']['two'] = 'changed'
+    connection.transaction_manager.commit()
+    raises(ConflictError if TARGET == 'zeolite' else MultipleUndoErrors, undo_notes, connection, 'two')
+    holds(t, server, connection, 'zero one two three four five', 16)
 
 
 @check
