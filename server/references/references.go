@@ -13,7 +13,8 @@
 //
 // The first two keep an object alive. To find them the package runs over the
 // opcodes (scan.go), keeps no more of each value than could become part of an
-// id, and imports and builds nothing.
+// id, and imports and builds nothing. Records that clients compressed it inflates
+// (zlib.go).
 package references
 
 import (
@@ -31,9 +32,13 @@ func Find(oids []zeolite.OID, record []byte) ([]zeolite.OID, error) {
 	if len(record) == 0 {
 		return oids, nil
 	}
+	plain, err := inflateAll(record)
+	if err != nil {
+		return oids, err
+	}
 	s := scanners.Get().(*scanner)
 	defer s.free()
-	s.data, s.oids = record, oids
+	s.data, s.oids = plain, oids
 	for range 2 {
 		if err := s.pickle(); err != nil {
 			return oids, err
@@ -47,13 +52,14 @@ var blobModule = []byte("ZODB.blob")
 // IsBlob says whether a record is that of a blob: its class pickle is exactly
 // the class ZODB.blob.Blob.
 func IsBlob(record []byte) bool {
-	if !bytes.Contains(record, blobModule) {
+	plain, err := inflate(record, blobInflated)
+	if err != nil || !bytes.Contains(plain, blobModule) {
 		return false
 	}
 	s := scanners.Get().(*scanner)
 	defer s.free()
-	s.data = record
-	err := s.pickle()
+	s.data = plain
+	err = s.pickle()
 	return err == nil && s.result.kind == kindBlobClass
 }
 
@@ -63,9 +69,13 @@ func Check(oids []zeolite.OID, record []byte) ([]zeolite.OID, error) {
 	if len(record) == 0 {
 		return oids, nil
 	}
+	plain, err := inflateAll(record)
+	if err != nil {
+		return oids, err
+	}
 	s := scanners.Get().(*scanner)
 	defer s.free()
-	s.data, s.oids = record, oids
+	s.data, s.oids = plain, oids
 	for range 2 {
 		if err := s.pickle(); err != nil {
 			return oids, err
