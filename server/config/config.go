@@ -42,7 +42,7 @@ type Spec interface {
 var refusedSections = map[string]string{
 	"fullstorage":    reasonBerkeley,
 	"minimalstorage": reasonBerkeley,
-	"zlibstorage":    "records are compressed by clients; leave it out and keep the storage within it",
+	"zlibstorage":    "with it the server compresses and inflates records; let clients do that, by <zlibstorage> around their storage, and write <serverzlibstorage> here",
 	"relstorage":     "it is Python code",
 	"zodb":           "that is for applications; put the storage within it here",
 	"zodb_db":        "that is for applications; put the storage within it here",

@@ -241,7 +241,7 @@ func TestFromFlags(t *testing.T) {
 
 	_, err = l.FromFlags("localhost:x")
 	const wantErr = `command line: <zeo>: address "localhost:x": want port, host:port, [IPv6]:port, or the path of a Unix socket with a / in it (ports are 0 to 65535)
-command line: no storage; accepted: <filestorage>, <blobstorage>, <mappingstorage>, <demostorage>, <zeoclient>, <clientstorage>`
+command line: no storage; accepted: <filestorage>, <blobstorage>, <mappingstorage>, <demostorage>, <zeoclient>, <clientstorage>, <serverzlibstorage>`
 	if fmt.Sprint(err) != wantErr {
 		t.Errorf("got\n%v\nwant\n%s", err, wantErr)
 	}
@@ -259,5 +259,44 @@ func TestParseAddress(t *testing.T) {
 	}
 	if _, err := ParseServer("host"); err == nil || err.Error() != `server "host": the port is missing` {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Around a storage, <serverzlibstorage> changes nothing but its name.
+func TestServerZlibStorage(t *testing.T) {
+	c, err := Parse("zeo.conf", strings.NewReader(`%import zc.zlibstorage
+<zeo>
+  address 1
+</zeo>
+<serverzlibstorage main>
+  compress no
+  <blobstorage inner>
+    blob-dir b
+    <serverzlibstorage>
+      <filestorage x>
+        path p
+      </filestorage>
+    </serverzlibstorage>
+  </blobstorage>
+</serverzlibstorage>
+<demostorage>
+  <serverzlibstorage changes>
+    <mappingstorage/>
+  </serverzlibstorage>
+</demostorage>
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bs, ok := c.Storages[0].Spec.(*BlobStorage)
+	if !ok || c.Storages[0].Name != "main" {
+		t.Fatalf("got %+v", c.Storages[0])
+	}
+	if fs, ok := bs.Base.Spec.(*FileStorage); !ok || fs.Path != "p" {
+		t.Errorf("within it: %+v", bs.Base)
+	}
+	demo := c.Storages[1].Spec.(*DemoStorage)
+	if demo.Changes == nil || demo.Base != nil || demo.Changes.Spec.Kind() != "mappingstorage" {
+		t.Errorf("the demostorage: %+v", demo)
 	}
 }

@@ -21,7 +21,7 @@ func TestErrors(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "",
 			"zeo.conf: section <zeo> is missing\n" +
-				"zeo.conf: no storage; accepted: <filestorage>, <blobstorage>, <mappingstorage>, <demostorage>, <zeoclient>, <clientstorage>"},
+				"zeo.conf: no storage; accepted: <filestorage>, <blobstorage>, <mappingstorage>, <demostorage>, <zeoclient>, <clientstorage>, <serverzlibstorage>"},
 		{"all at once, in order", "<filestorage>\n pth x\n quota 10M\n</filestorage>\n<zeo>\n adress 1\n read_only yes\n</zeo>\n",
 			"zeo.conf:1: <filestorage>: path is missing\n" +
 				`zeo.conf:2: <filestorage>: unknown key "pth" (did you mean "path"?); accepted: blob-dir, create, pack-gc, pack-keep-old, packer, path, quota, read-only` + "\n" +
@@ -32,13 +32,18 @@ func TestErrors(t *testing.T) {
 
 		// Sections.
 		{"section misspelt", zeo + "<filestorge>\n</filestorge>\n",
-			`zeo.conf:4: unknown section <filestorge> (did you mean "filestorage"?); accepted: <blobstorage>, <clientstorage>, <demostorage>, <eventlog>, <filestorage>, <mappingstorage>, <runner>, <zeo>, <zeoclient>`},
+			`zeo.conf:4: unknown section <filestorge> (did you mean "filestorage"?); accepted: <blobstorage>, <clientstorage>, <demostorage>, <eventlog>, <filestorage>, <mappingstorage>, <runner>, <serverzlibstorage>, <zeo>, <zeoclient>`},
 		{"section within another", zeo + fs + " <eventlog/>\n</filestorage>\n",
 			"zeo.conf:6: section <eventlog>: <filestorage> has no sections"},
 		{"section in the wrong place", "<zeo>\n address 1\n <mappingstorage/>\n</zeo>\n<mappingstorage/>\n",
 			"zeo.conf:3: unknown section <mappingstorage> in <zeo>; accepted in <zeo>: <ssl>"},
 		{"section not supported", zeo + "<zlibstorage>\n<mappingstorage/>\n</zlibstorage>\n",
-			"zeo.conf:4: section <zlibstorage> is not supported: records are compressed by clients; leave it out and keep the storage within it"},
+			"zeo.conf:4: section <zlibstorage> is not supported: with it the server compresses and inflates records; let clients do that, by <zlibstorage> around their storage, and write <serverzlibstorage> here"},
+		{"serverzlibstorage of nothing", zeo + "<serverzlibstorage/>\n",
+			"zeo.conf:4: <serverzlibstorage>: the storage within it is missing"},
+		{"serverzlibstorage of two", zeo + "<serverzlibstorage>\n compress maybe\n<mappingstorage a/>\n<mappingstorage b/>\n</serverzlibstorage>\n",
+			`zeo.conf:5: <serverzlibstorage>: compress "maybe": want yes, true, on, no, false or off` + "\n" +
+				"zeo.conf:7: <mappingstorage b>: there can be one storage within <serverzlibstorage> only"},
 		{"two servers", zeo + good,
 			"zeo.conf:4: <zeo>: there can be one <zeo> only, and <zeo> is in line 1"},
 		{"same name", good + "<mappingstorage a/>\n<mappingstorage A/>\n",

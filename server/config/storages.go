@@ -5,7 +5,9 @@ import (
 	"slices"
 )
 
-var storageKinds = []string{"filestorage", "blobstorage", "mappingstorage", "demostorage", "zeoclient", "clientstorage"}
+var storageKinds = []string{
+	"filestorage", "blobstorage", "mappingstorage", "demostorage", "zeoclient", "clientstorage", "serverzlibstorage",
+}
 
 func isStorage(s *section) bool { return slices.Contains(storageKinds, s.kind) }
 
@@ -70,6 +72,8 @@ func (d *decoder) storage(s *section) Storage {
 		st.Spec = d.mappingStorage(s)
 	case "demostorage":
 		st.Spec = d.demoStorage(s)
+	case "serverzlibstorage":
+		st.Spec = d.serverZlibStorage(s)
 	default:
 		st.Spec = d.clientStorage(s)
 	}
@@ -105,15 +109,9 @@ func (d *decoder) fileStorage(s *section) *FileStorage {
 func (d *decoder) blobStorage(s *section) *BlobStorage {
 	bs := new(BlobStorage)
 	d.fields(s, field{name: "blob-dir", set: text(&bs.BlobDir), required: true})
-	for i, sub := range d.subsections(s, refusedSections, storageKinds...) {
-		st := d.storage(sub)
-		if i > 0 {
-			d.errorf(sub.pos, "%s: there can be one storage within %s only", sub.title(), s.title())
-			continue
-		}
-		bs.Base = st
+	bs.Base = d.within(s, func(sub *section, spec Spec) {
 		// Back ends keep blobs themselves: those that can be told where.
-		switch base := st.Spec.(type) {
+		switch base := spec.(type) {
 		case *MappingStorage:
 		case *FileStorage:
 			if base.BlobDir != "" {
@@ -122,11 +120,35 @@ func (d *decoder) blobStorage(s *section) *BlobStorage {
 		default:
 			d.strictf(sub.pos, "%s: %s goes around <filestorage> or <mappingstorage> only", sub.title(), s.title())
 		}
+	})
+	return bs
+}
+
+// serverZlibStorage decodes the section by which zc.zlibstorage tells a server
+// that clients compress records. Packing finds out by itself, so what is served
+// is the storage within it.
+func (d *decoder) serverZlibStorage(s *section) Spec {
+	var compress bool // runzeo's server stores records as they come, too
+	d.fields(s, field{name: "compress", set: boolean(&compress)})
+	return d.within(s, nil).Spec
+}
+
+// within decodes the one storage within another, and checks it, if there is a check.
+func (d *decoder) within(s *section, check func(sub *section, spec Spec)) (base Storage) {
+	for i, sub := range d.subsections(s, refusedSections, storageKinds...) {
+		st := d.storage(sub)
+		if i > 0 {
+			d.errorf(sub.pos, "%s: there can be one storage within %s only", sub.title(), s.title())
+			continue
+		}
+		if base = st; check != nil {
+			check(sub, st.Spec)
+		}
 	}
 	if len(s.sections) == 0 {
 		d.strictf(s.pos, "%s: the storage within it is missing", s.title())
 	}
-	return bs
+	return base
 }
 
 func (d *decoder) mappingStorage(s *section) *MappingStorage {
