@@ -46,8 +46,13 @@ func TestReadOnlyClientSendsNoBulk(t *testing.T) {
 			p := s.connectReadOnly(t, enc)
 			p.send(name, make([]byte, 5<<10))
 			p.waitClosed()
-			p.assertOneLine("larger than the limit of 4096 bytes")
+			p.assertOneLine("larger than the limit of 4096 bytes to raise the limit=--max-message; the client is read-only")
 		}
+		// No flag raises what is for everybody who has not registered.
+		p := s.dial(t, enc)
+		p.send("storea", make([]byte, maxUnregistered+1))
+		p.waitClosed()
+		p.assertOneLine("larger than the limit of 65536 bytes the limit is for=clients that have not registered")
 	})
 }
 

@@ -56,8 +56,6 @@ type session struct {
 // maxUnregistered is the largest message before a client has registered.
 const maxUnregistered = 64 << 10
 
-var errNotRegistered = errors.New("the client did not register")
-
 // errDisconnected is why calls of a client that is gone are given up.
 var errDisconnected = errors.New("client disconnected")
 
@@ -73,7 +71,9 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 		Excepted:    s.counters.failed,
 		Ended:       se.end,
 	})
-	se.late = time.AfterFunc(math.MaxInt64, func() { se.conn.End(errNotRegistered) })
+	se.late = time.AfterFunc(math.MaxInt64, func() {
+		se.conn.End(fmt.Errorf("the client did not register within %v", s.opt.Limits.Handshake))
+	})
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
 	se.ordered.init(se.dispatch, se.conn.Push, &s.workers)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
@@ -130,7 +130,14 @@ func (s *session) logEnd(reason error) {
 	case errors.As(reason, new(*net.OpError)), errors.Is(reason, io.ErrUnexpectedEOF):
 		s.log.Info("connection lost", "error", brief(reason))
 	case errors.As(reason, new(*zrpc.FrameTooLargeError)):
-		s.log.Warn("client was disconnected", "reason", brief(reason), "to raise the limit", "--max-record for records and blobs, --max-message for the rest")
+		switch {
+		case !s.registered.Load():
+			s.log.Warn("client was disconnected", "reason", brief(reason), "the limit is for", "clients that have not registered")
+		case s.readOnly:
+			s.log.Warn("client was disconnected", "reason", brief(reason), "to raise the limit", "--max-message; the client is read-only, so it may not send records and blobs")
+		default:
+			s.log.Warn("client was disconnected", "reason", brief(reason), "to raise the limit", "--max-record for records and blobs, --max-message for the rest")
+		}
 	case errors.Is(reason, zrpc.ErrSlowPeer):
 		if s.registered.Load() {
 			s.counters.slow.Add(1)
