@@ -12,6 +12,10 @@ var intended = []difference{
 	{"undo", "vote", "[1]._reason", undoFailures},
 	{"undo", "vote", "[1]._oid", undoFailures},
 	{"undo", "vote", "[1]._errs", undoFailures},
+	{"undo", "vote", "flag: 0 (int64), recorded 2", undoConflicts},
+	{"undo", "vote", ": a list, recorded a tuple", undoConflicts},
+	{"undo", "vote", "recorded ZODB.POSException.MultipleUndoErrors", undoConflicts},
+	{"undo", "vote", "[1]: [0 0 0 0 0 0 0 2]", undoConflicts},
 	{"undo", "vote", "not base64", "the text of binascii.Error is Python's own; the class is what counts"},
 	{"", "invalidateTransaction", "1 items, recorded 2", "each object is named once, however often it was written"},
 	{"blob", "sendBlob", "[1][0]", "the text names no path of the server"},
@@ -31,6 +35,7 @@ var intended = []difference{
 const (
 	sizesDiffer = "extensions are pickled without a memo, a few bytes shorter; an object that is stored or undone twice in a " +
 		"transaction has one record; other back ends count in their own way"
-	undoFailures = "reasons are text, not exceptions inside of an exception, which some clients could not print"
-	raceOfVotes  = "what other clients sent at the same time may or may not have arrived"
+	undoFailures  = "reasons are text, not exceptions inside of an exception, which some clients could not print"
+	undoConflicts = "what was changed later is left to the client to merge"
+	raceOfVotes   = "what other clients sent at the same time may or may not have arrived"
 )
