@@ -36,9 +36,10 @@ PostgreSQL.
 
 Clients connect as to any ZEO server. SIGTERM or SIGINT ends it: running commits
 are ended, clients are disconnected, and the index is saved. SIGHUP reads the TLS
-certificates, their revocation lists and the keys for HTTP again; SIGUSR2 opens the log files again, after they were
-rotated. The exit code is 1 after a failure, and 2, as runzeo's, where starting again would not help: if the command
-line or the configuration is wrong, or another server has the address.
+certificates, their revocation lists and the keys for HTTP again; SIGUSR2 opens
+the log files again, after they were rotated. The exit code is 1 after a failure,
+and 2, as runzeo's, where starting again would not help: if the command line or
+the configuration is wrong, or another server has the address.
 `
 
 const (

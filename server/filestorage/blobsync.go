@@ -148,11 +148,12 @@ func readWhole(name string, b []byte) error {
 	return err
 }
 
-// errSyncFailed says that a sync failed, and was not just impossible to begin. To
-// repeat it proves nothing: Linux reports such an error once, and then takes what it
-// could not write for written.
 var (
-	errSyncFailed    = errors.New("sync failed")
+	// errSyncFailed says that a sync failed, and was not just impossible to begin. To
+	// repeat it proves nothing: Linux reports such an error once, and then takes what
+	// it could not write for written.
+	errSyncFailed = errors.New("sync failed")
+	// errDirSyncFailed is that of a directory, which other blobs may depend on, too.
 	errDirSyncFailed = fmt.Errorf("%w: a directory of blobs", errSyncFailed)
 )
 

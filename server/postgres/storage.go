@@ -51,8 +51,8 @@ var (
 )
 
 // Open opens the database that opts.DSN names. If it has no tables yet they are
-// created, unless opts say otherwise; if it has other tables by the names that are needed, Open says what
-// is wrong and changes nothing.
+// created, unless opts say otherwise; if it has other tables by the names that are
+// needed, Open says what is wrong and changes nothing.
 func Open(ctx context.Context, opts Options) (*Storage, error) {
 	s := &Storage{opts: opts.withDefaults(), open: map[*txn]time.Time{}, batches: usualBatches}
 	s.log = s.opts.Logger
