@@ -21,16 +21,15 @@ type bar struct {
 
 type number = func(*suite.Measurement) float64
 
-// against compares a number with a peer's, round by round. The peer "python" is
-// the one that speaks the same encoding.
+// ofPython compares a number with that of the Python server that speaks the same
+// encoding, round by round.
+func ofPython(name string, n number) func(results, string, string) stats.Sample {
+	return func(r results, ours, theirs string) stats.Sample { return r.ratios(name, ours, theirs, n) }
+}
+
+// against compares a number with another peer's, round by round.
 func against(name, peer string, n number) func(results, string, string) stats.Sample {
-	return func(r results, ours, theirs string) stats.Sample {
-		if peer == "python" {
-			peer := theirs
-			return r.ratios(name, ours, peer, n)
-		}
-		return r.ratios(name, ours, peer, n)
-	}
+	return func(r results, ours, _ string) stats.Sample { return r.ratios(name, ours, peer, n) }
 }
 
 // itself looks at a number of our own.
@@ -40,24 +39,24 @@ func itself(name string, n number) func(results, string, string) stats.Sample {
 
 // bars is what zeolite sets out to do, row by row.
 var bars = []bar{
-	{work: "loads 1 KiB, 4 connections, depth 16", what: "rate, of Python's", of: against("loads-1k-c4-d16", "python", suite.Rate), atLeast: 4},
+	{work: "loads 1 KiB, 4 connections, depth 16", what: "rate, of Python's", of: ofPython("loads-1k-c4-d16", suite.Rate), atLeast: 4},
 	{what: "rate, of Python's with uvloop", of: against("loads-1k-c4-d16", "uvloop M5", suite.Rate), atLeast: 2},
-	{what: "CPU for a load, of Python's", of: against("loads-1k-c4-d16", "python", suite.CPUPerOp), atMost: .2},
+	{what: "CPU for a load, of Python's", of: ofPython("loads-1k-c4-d16", suite.CPUPerOp), atMost: .2},
 	{work: "pings, 4 connections, depth 16", what: "rate, of gRPC-go's", of: against("pings-c4-d16", "grpc", suite.Rate), atLeast: 4},
 	{what: "rate, of net/rpc's", of: against("pings-c4-d16", "netrpc", suite.Rate), atLeast: 2},
-	{work: "loads 1 KiB, 4 connections, depth 1", what: "rate, of Python's", of: against("loads-1k-c4-d1", "python", suite.Rate), atLeast: 1.5},
+	{work: "loads 1 KiB, 4 connections, depth 1", what: "rate, of Python's", of: ofPython("loads-1k-c4-d1", suite.Rate), atLeast: 1.5},
 	{what: "rate, of raw TCP ping-pong's", of: against("loads-1k-c4-d1", "floor", suite.Rate), atLeast: .5},
-	{work: "commits 1×1 KiB, durable, 1 connection", what: "rate, of Python's", of: against("commits-1x1k-c1-disjoint", "python", suite.Rate), atLeast: 2},
+	{work: "commits 1×1 KiB, durable, 1 connection", what: "rate, of Python's", of: ofPython("commits-1x1k-c1-disjoint", suite.Rate), atLeast: 2},
 	{what: "rate, of append and fdatasync", of: against("commits-1x1k-c1-disjoint", "floor", suite.Rate), atLeast: .7},
-	{work: "the same, 8 connections, disjoint objects", what: "rate, of Python's", of: against("commits-1x1k-c8-disjoint", "python", suite.Rate), atLeast: 8},
+	{work: "the same, 8 connections, disjoint objects", what: "rate, of Python's", of: ofPython("commits-1x1k-c8-disjoint", suite.Rate), atLeast: 8},
 	{what: "rate, of append and fdatasync", of: against("commits-1x1k-c8-disjoint", "floor", suite.Rate), atLeast: 1},
-	{work: "the same, 64 connections", what: "rate, of Python's", of: against("commits-1x1k-c64-disjoint", "python", suite.Rate), atLeast: 8},
+	{work: "the same, 64 connections", what: "rate, of Python's", of: ofPython("commits-1x1k-c64-disjoint", suite.Rate), atLeast: 8},
 	{what: "rate, of append and fdatasync", of: against("commits-1x1k-c64-disjoint", "floor", suite.Rate), atLeast: 1},
 	{work: "a client that voted stalls 1 s", what: "rate of others, of the rate without", of: itself("stalls-c4", suite.Extra("share")), atLeast: .9},
 	{work: "blob get 64 MiB", what: "rate, of the raw file-to-socket rate", of: against("blobs-get-65536-c1-TCP", "floor", suite.Throughput), atLeast: .9},
 	{what: "CPU, of the raw one's", of: against("blobs-get-65536-c1-TCP", "floor", suite.CPUPerByte), atMost: 1.2},
 	{what: "four clients' rate, of one client's", of: fourToOne, atLeast: 1},
-	{work: "blob put 64 MiB", what: "rate, of Python's", of: against("blobs-put-65536-c1-TCP", "python", suite.Throughput), atLeast: 2},
+	{work: "blob put 64 MiB", what: "rate, of Python's", of: ofPython("blobs-put-65536-c1-TCP", suite.Throughput), atLeast: 2},
 	{what: "rate, of raw socket-to-file", of: against("blobs-put-65536-c1-TCP", "floor", suite.Throughput), atLeast: .8},
 	{work: "loads while a blob streams", what: "p99 on the same connection, of the quiet p99", of: itself("streams-loads", suite.Extra("p99 ratio same connection")), atMost: 3},
 	{what: "p99 on another connection, of the quiet p99", of: itself("streams-loads", suite.Extra("p99 ratio another connection")), atMost: 3},
@@ -70,8 +69,17 @@ var bars = []bar{
 	{what: "time to open, of Python's", of: func(r results, _, _ string) stats.Sample {
 		return r.ratios("opening-10m", "zeolite", "python", suite.Extra("seconds"))
 	}, atMost: .1},
-	{work: "invalidations, 64 listeners", what: "p50, of Python's", of: against("invalidations-c64", "python", suite.P50), atMost: .5},
+	{work: "invalidations, 64 listeners", what: "p50, of Python's", of: ofPython("invalidations-c64", suite.P50), atMost: .5},
 	{work: "allocations for a load", what: "on the server, the record itself included", of: itself("allocations-load", suite.Extra("objects for each")), atMost: 1.05},
+}
+
+// judged returns the numbers of a bar in both encodings.
+func (b bar) judged(r results) (msgpack, pickle stats.Sample) {
+	msgpack, pickle = b.of(r, "zeolite M5", "python M5"), b.of(r, "zeolite Z5", "python Z5")
+	if len(pickle) == 0 { // the quick mode measures Python in one encoding
+		pickle = b.of(r, "zeolite Z5", "python M5")
+	}
+	return msgpack, pickle
 }
 
 // oneOurs looks at a number of a case that has no encodings.

@@ -11,13 +11,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zeolite-go/zeolite/tests/bench/stats"
 	"github.com/zeolite-go/zeolite/tests/bench/suite"
 )
 
 // Write reads the results in a directory and writes a page in Markdown, with its
-// charts beside it in the directory charts.
+// charts beside it in the directory charts. Directories in it hold results of other
+// machines, or of earlier: of those the page has what must hold.
 func Write(resultsDir, page string) error {
 	cases, err := suite.Read(resultsDir)
 	if err != nil {
@@ -26,12 +28,17 @@ func Write(resultsDir, page string) error {
 	if len(cases) == 0 {
 		return fmt.Errorf("no results in %s", resultsDir)
 	}
-	w := &writer{cases: cases, results: byName(cases), charts: filepath.Join(filepath.Dir(page), "charts")}
+	others, err := readOthers(resultsDir)
+	if err != nil {
+		return err
+	}
+	w := &writer{cases: cases, results: byName(cases), others: others, charts: filepath.Join(filepath.Dir(page), "charts")}
 	if err := os.MkdirAll(w.charts, 0o777); err != nil {
 		return err
 	}
 	w.head()
 	w.bars()
+	w.otherMachines()
 	w.sections()
 	return errors.Join(w.err, os.WriteFile(page, []byte(w.text.String()), 0o666))
 }
@@ -40,6 +47,7 @@ func Write(resultsDir, page string) error {
 type writer struct {
 	cases   []*suite.CaseResult
 	results results
+	others  []other
 	charts  string // directory
 	text    strings.Builder
 	err     error
@@ -50,10 +58,29 @@ func (w *writer) printf(format string, args ...any) { fmt.Fprintf(&w.text, forma
 // head says where, when and how calm it was.
 func (w *writer) head() {
 	var loads stats.Sample
-	rounds, quick := 0, false
-	first, last := w.cases[0].Started, w.cases[0].Started
+	quick := false
 	for _, c := range w.cases {
 		quick = quick || c.Quick
+		for _, r := range c.Runs {
+			loads = append(loads, r.LoadAverage)
+		}
+	}
+	first, last, rounds := span(w.cases)
+	w.printf("# Benchmarks\n\n")
+	w.printf("Made by `tests/bench/run` from the files in [results](results). What is measured and how stands in\n[README.md](README.md), what follows from it in [SPEED.md](SPEED.md).\n\n")
+	w.machines()
+	w.printf("- Time: %s to %s UTC, up to %d rounds.\n", first.Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04"), rounds)
+	w.printf("- Noise: load average before each turn %.1f to %.1f, median %.1f. %s\n", loads.Min(), loads.Max(), loads.Median(), spread(w.cases))
+	if quick {
+		w.printf("- Some or all of it is of the quick mode: short turns, few rounds.\n")
+	}
+	w.printf("\nServers, peers and generator share the CPUs. Contenders take turns; numbers are medians over the rounds, with the\nsmallest and the largest in parentheses; ratios are taken round by round. `M5` is msgpack, `Z5` pickle. CPU is that of\nthe server, for an operation.\n\n")
+}
+
+// span says from when to when cases were measured, and in up to how many rounds.
+func span(cases []*suite.CaseResult) (first, last time.Time, rounds int) {
+	first, last = cases[0].Started, cases[0].Started
+	for _, c := range cases {
 		if c.Started.Before(first) {
 			first = c.Started
 		}
@@ -61,19 +88,10 @@ func (w *writer) head() {
 			last = c.Started
 		}
 		for _, r := range c.Runs {
-			loads = append(loads, r.LoadAverage)
 			rounds = max(rounds, r.Round+1)
 		}
 	}
-	w.printf("# Benchmarks\n\n")
-	w.printf("Made by `tests/bench/run` from the files in [results](results). What is measured and how stands in\n[README.md](README.md), what follows from it in [SPEED.md](SPEED.md).\n\n")
-	w.machines()
-	w.printf("- Time: %s to %s UTC, up to %d rounds.\n", first.Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04"), rounds)
-	w.printf("- Noise: load average before each turn %.1f to %.1f, median %.1f. %s\n", loads.Min(), loads.Max(), loads.Median(), w.spread())
-	if quick {
-		w.printf("- Some or all of it is of the quick mode: short turns, few rounds.\n")
-	}
-	w.printf("\nServers, peers and generator share the CPUs. Contenders take turns; numbers are medians over the rounds, with the\nsmallest and the largest in parentheses; ratios are taken round by round. `M5` is msgpack, `Z5` pickle. CPU is that of\nthe server, for an operation.\n\n")
+	return first, last, rounds
 }
 
 // machines names the machine of most cases, and any other with its cases: what
@@ -96,9 +114,9 @@ func (w *writer) machines() {
 }
 
 // spread says how far apart rounds of the floor are: it does the same each time.
-func (w *writer) spread() string {
+func spread(cases []*suite.CaseResult) string {
 	var ratios stats.Sample
-	for _, c := range w.cases {
+	for _, c := range cases {
 		if s := c.Of("floor", suite.Rate); s.Min() > 0 {
 			ratios = append(ratios, s.Max()/s.Min())
 		}
@@ -114,10 +132,7 @@ func (w *writer) spread() string {
 func (w *writer) bars() {
 	w.printf("## What must hold\n\n| work | | bar | msgpack | | pickle | |\n|---|---|---|---|---|---|---|\n")
 	for _, b := range bars {
-		m, z := b.of(w.results, "zeolite M5", "python M5"), b.of(w.results, "zeolite Z5", "python Z5")
-		if len(z) == 0 { // the quick mode measures Python in one encoding
-			z = b.of(w.results, "zeolite Z5", "python M5")
-		}
+		m, z := b.judged(w.results)
 		w.printf("| %s | %s | %s | %s | %s | %s | %s |\n", b.work, b.what, b.limit(), b.value(m), b.verdict(m), b.value(z), b.verdict(z))
 	}
 	w.printf("\n")

@@ -81,7 +81,7 @@ func measured(scenario, name string, ours, theirs float64) *suite.CaseResult {
 	return c
 }
 
-// TestWrite makes a page from results, and looks for what it must hold.
+// TestWrite makes a page from results of three machines, and looks for what it must hold.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	before := measured("commits", "10x1k-c1-disjoint", 50, 100)
@@ -90,6 +90,14 @@ func TestWrite(t *testing.T) {
 		if err := c.Save(filepath.Join(dir, c.Scenario+"-"+c.Name+".json")); err != nil {
 			t.Fatal(err)
 		}
+	}
+	elsewhere := measured("commits", "1x1k-c1-disjoint", 300, 100)
+	elsewhere.Machine.CPU = "a third processor"
+	if err := os.Mkdir(filepath.Join(dir, "third"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.Save(filepath.Join(dir, "third", "commits-1x1k-c1-disjoint.json")); err != nil {
+		t.Fatal(err)
 	}
 	page := filepath.Join(dir, "out", "REPORT.md")
 	if err := os.Mkdir(filepath.Dir(page), 0o777); err != nil {
@@ -105,6 +113,8 @@ func TestWrite(t *testing.T) {
 	for _, want := range []string{
 		"| loads 1 KiB, 4 connections, depth 16 | rate, of Python's | at least 4 | 5 (5 to 5) | reached |",
 		"| commits 1×1 KiB, durable, 1 connection | rate, of Python's | at least 2 | 0.5 (0.5 to 0.5) | **missed**: 25 % of it |",
+		"- third: a third processor, 0 CPUs",
+		"| commits 1×1 KiB, durable, 1 connection | rate, of Python's | at least 2 | **0.5** |  | 3 |  |",
 		"charts/loads-1k-d16.svg",
 		", for commits/10x1k-c1-disjoint.\n",
 	} {
