@@ -53,6 +53,9 @@ type Storage struct {
 	txns      []*transaction
 	dataBytes int64  // in all records
 	blobDir   string // empty until the first upload
+
+	undoMu  sync.Mutex // taken after the others; guards undoing
+	undoing map[*txn]struct{}
 }
 
 // A revision is one state of an object. It never changes once it is in
@@ -82,6 +85,7 @@ func New(opts Options) *Storage {
 		blobsIn: opts.BlobDir,
 		now:     opts.Now,
 		objects: map[zeolite.OID][]*revision{},
+		undoing: map[*txn]struct{}{},
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -51,7 +51,13 @@ func (s *Storage) Pack(ctx context.Context, tid zeolite.TID, opts zeolite.PackOp
 		return zeolite.ErrClosed
 	}
 	if p.reachable != nil {
-		// Commits of the meantime may refer to what was garbage before.
+		// Commits of the meantime may refer to what was garbage before, and so
+		// may what an undo is about to bring back.
+		for _, r := range s.broughtBack() {
+			if err := p.lookInto(r); err != nil {
+				return err
+			}
+		}
 		if err := p.markTransactions(s.txns[len(txns):]); err != nil {
 			return err
 		}

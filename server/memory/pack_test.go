@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -68,6 +69,35 @@ func TestPackKeepsWhatIsRelinkedMeanwhile(t *testing.T) {
 		t.Error("Progress was never called")
 	}
 	wantObject(t, s, 2)
+}
+
+// The same if an undo that has begun brings that revision back.
+func TestPackKeepsWhatAnUndoRelinks(t *testing.T) {
+	s, second := withGarbage(t)
+	undo := func(tx zeolite.Txn) error {
+		_, err := tx.Undo(t.Context(), second)
+		return err
+	}
+	aborted, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+	if err == nil {
+		err = undo(aborted)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := commit(t, s, nil, func(tx zeolite.Txn) error {
+		return errors.Join(undo(tx), s.Pack(t.Context(), second, zeolite.PackOptions{}))
+	})
+	wantObject(t, s, 2)
+	aborted.Abort()
+	// What is over does not count.
+	last := storeRoot(t, s, third, storagetest.Record("root", 1))
+	if err := s.Pack(t.Context(), last, zeolite.PackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Info().Objects; n != 2 {
+		t.Errorf("%d objects are left, want the root and one more", n)
+	}
 }
 
 // A deleted object is forgotten entirely.

@@ -216,6 +216,7 @@ func (t *txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 
 	committed, oids := t.build(tid)
 	t.state = finished
+	defer t.undoEnded()
 	shown := false
 	visible := func() {
 		if shown {
@@ -267,6 +268,7 @@ func (t *txn) build(tid zeolite.TID) (*transaction, []zeolite.OID) {
 func (t *txn) Abort() {
 	if t.state != finished {
 		t.state = aborted
+		t.undoEnded()
 		for _, link := range t.links {
 			os.Remove(link) // a file left behind goes with the directory on Close
 		}

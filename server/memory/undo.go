@@ -79,7 +79,31 @@ func (t *txn) Undo(ctx context.Context, tid zeolite.TID) ([]zeolite.OID, error) 
 	for _, p := range records {
 		t.put(p)
 	}
+	t.s.undoMu.Lock()
+	t.s.undoing[t] = struct{}{}
+	t.s.undoMu.Unlock()
 	return oids, nil
+}
+
+// undoEnded says that a pack need not look at the transaction any more: it is in
+// Storage.txns, or never will be.
+func (t *txn) undoEnded() {
+	t.s.undoMu.Lock()
+	delete(t.s.undoing, t)
+	t.s.undoMu.Unlock()
+}
+
+// broughtBack returns what open transactions are going to bring back by undoing.
+// It is called with mu held for writing: nothing is added to them meanwhile.
+func (s *Storage) broughtBack() (revs []*revision) {
+	s.undoMu.Lock()
+	defer s.undoMu.Unlock()
+	for t := range s.undoing {
+		for _, p := range t.records {
+			revs = append(revs, &p.revision)
+		}
+	}
+	return revs
 }
 
 // linkBlob gives the blob that an undo brings back a file of its own: a pack may
