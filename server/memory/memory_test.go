@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -92,47 +93,64 @@ func TestPublishThatMiscounts(t *testing.T) {
 	}
 }
 
+// wantFiles checks how many files the storages with this BlobDir have.
+func wantFiles(t *testing.T, dir string, want int) {
+	t.Helper()
+	n := 0
+	subdirs, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range subdirs {
+		files, err := os.ReadDir(dir + "/" + sub.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(files)
+	}
+	if n != want {
+		t.Errorf("%d files in the blob directory, want %d", n, want)
+	}
+}
+
+func newUpload(t *testing.T, s *memory.Storage) zeolite.BlobUpload {
+	t.Helper()
+	up, err := s.CreateBlob(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Write([]byte("blob")); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	return up
+}
+
+// storeBlob commits object 1 with a blob.
+func storeBlob(t *testing.T, s *memory.Storage, serial zeolite.TID, up zeolite.BlobUpload) zeolite.TID {
+	t.Helper()
+	return commit(t, s, nil, func(tx zeolite.Txn) error {
+		return tx.StoreBlob(t.Context(), 1, serial, storagetest.BlobRecord(), up)
+	})
+}
+
 // Blob files are in BlobDir while they are needed, and never longer than the
 // storage is open.
 func TestBlobFiles(t *testing.T) {
 	dir := t.TempDir()
 	count := func(want int) {
 		t.Helper()
-		n := 0
-		subdirs, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, sub := range subdirs {
-			files, err := os.ReadDir(dir + "/" + sub.Name())
-			if err != nil {
-				t.Fatal(err)
-			}
-			n += len(files)
-		}
-		if n != want {
-			t.Errorf("%d files in the blob directory, want %d", n, want)
-		}
+		wantFiles(t, dir, want)
 	}
 	s := memory.New(memory.Options{BlobDir: dir})
 	upload := func() zeolite.BlobUpload {
 		t.Helper()
-		up, err := s.CreateBlob(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := up.Write([]byte("blob")); err != nil {
-			t.Fatal(err)
-		}
-		if err := up.Complete(); err != nil {
-			t.Fatal(err)
-		}
-		return up
+		return newUpload(t, s)
 	}
 	store := func(serial zeolite.TID, up zeolite.BlobUpload) zeolite.TID {
-		return commit(t, s, nil, func(tx zeolite.Txn) error {
-			return tx.StoreBlob(t.Context(), 1, serial, storagetest.BlobRecord(), up)
-		})
+		return storeBlob(t, s, serial, up)
 	}
 	first := store(0, upload())
 	second := store(first, upload())
@@ -179,6 +197,45 @@ func TestBlobFiles(t *testing.T) {
 	if _, err := open.ReadAt(got, 0); err != nil || string(got) != "blob" {
 		t.Errorf("a blob that was open: %q, %v", got, err)
 	}
+}
+
+// A blob that an undo brings back, and something else replaces in the same
+// transaction, leaves no file.
+func TestUndoneBlobThatIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	s := memory.New(memory.Options{BlobDir: dir})
+	defer s.Close()
+	first := storeBlob(t, s, 0, newUpload(t, s))
+	second := storeBlob(t, s, first, newUpload(t, s))
+	third := storeBlob(t, s, second, newUpload(t, s))
+	undo := func(tx zeolite.Txn) error {
+		_, err := tx.Undo(t.Context(), third)
+		if err == nil {
+			_, err = tx.Undo(t.Context(), second)
+		}
+		return err
+	}
+	aborted, err := s.Begin(t.Context(), zeolite.TxnMeta{})
+	if err == nil {
+		err = undo(aborted)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	aborted.Abort()
+	wantFiles(t, dir, 3)
+	undone := commit(t, s, nil, undo)
+	wantFiles(t, dir, 4)
+	blob, err := s.OpenBlob(t.Context(), 1, undone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob.Close()
+	commit(t, s, nil, func(tx zeolite.Txn) error {
+		_, err := tx.Undo(t.Context(), undone)
+		return errors.Join(err, tx.StoreBlob(t.Context(), 1, undone, storagetest.BlobRecord(), newUpload(t, s)))
+	})
+	wantFiles(t, dir, 5)
 }
 
 func TestUploadsThatCannotBeStored(t *testing.T) {

@@ -17,13 +17,21 @@ type txn struct {
 	state   state
 	records []*pending
 	index   map[zeolite.OID]int // into records
-	links   []string            // files of blobs, made by Undo
 }
 
-// pending is a revision without its TID.
+// pending is a revision without its TID. If it has a blob, that is a link which
+// Undo made, and its own.
 type pending struct {
 	revision
 	upload *upload // nil if the revision brings no new blob
+}
+
+// dropLink removes the file that Undo made for the revision. One left behind goes
+// with the directory on Close.
+func (p *pending) dropLink() {
+	if p.blob != "" {
+		os.Remove(p.blob)
+	}
 }
 
 type state string
@@ -62,6 +70,7 @@ func (t *txn) enter(ctx context.Context, call string, want state) error {
 // put adds a revision to the transaction, in place of one it has already.
 func (t *txn) put(p *pending) {
 	if i, again := t.index[p.oid]; again {
+		t.records[i].dropLink()
 		t.records[i] = p
 		return
 	}
@@ -269,10 +278,10 @@ func (t *txn) Abort() {
 	if t.state != finished {
 		t.state = aborted
 		t.undoEnded()
-		for _, link := range t.links {
-			os.Remove(link) // a file left behind goes with the directory on Close
+		for _, p := range t.records {
+			p.dropLink()
 		}
-		t.records, t.index, t.links = nil, nil, nil
+		t.records, t.index = nil, nil
 	}
 }
 

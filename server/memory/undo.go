@@ -71,8 +71,11 @@ func (t *txn) Undo(ctx context.Context, tid zeolite.TID) ([]zeolite.OID, error) 
 	if failed != nil {
 		return nil, &zeolite.MultipleUndoErrors{Errs: failed}
 	}
-	for _, p := range records {
-		if err := t.linkBlob(p); err != nil {
+	for i, p := range records {
+		if err := p.linkBlob(); err != nil {
+			for _, linked := range records[:i] {
+				linked.dropLink()
+			}
 			return nil, err
 		}
 	}
@@ -109,7 +112,7 @@ func (s *Storage) broughtBack() (revs []*revision) {
 // linkBlob gives the blob that an undo brings back a file of its own: a pack may
 // remove that of the revision it comes from, before this transaction finishes.
 // It is called with s.mu held.
-func (t *txn) linkBlob(p *pending) error {
+func (p *pending) linkBlob() error {
 	if p.blob == "" {
 		return nil
 	}
@@ -118,7 +121,6 @@ func (t *txn) linkBlob(p *pending) error {
 		return &zeolite.StorageError{Message: "cannot link a blob", Err: err}
 	}
 	p.blob = link
-	t.links = append(t.links, link)
 	return nil
 }
 
