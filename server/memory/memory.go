@@ -12,7 +12,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"sync"
@@ -200,7 +199,7 @@ func (s *Storage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
 	if s.closed {
 		return nil, zeolite.ErrClosed
 	}
-	if uint64(n) > math.MaxInt64-uint64(s.maxOID) {
+	if last := s.maxOID + zeolite.OID(n); zeolite.CheckOID(last, last) != nil {
 		return nil, &zeolite.StorageError{Message: "no oids are left"}
 	}
 	oids := make([]zeolite.OID, n)
