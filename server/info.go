@@ -154,25 +154,37 @@ func describe(ext []byte, keysAndValues ...zrpc.Value) *zrpc.Dict {
 
 // History follows stubs.StorageServer.
 func (s *session) History(ctx context.Context, oid zeolite.OID, size int64) (zrpc.Value, error) {
-	entries, err := s.storage.History(ctx, oid, int(min(max(size, 0), maxListed+1)))
-	if err != nil {
-		s.logError("history", err)
-		return nil, err
-	}
-	l := listing{list: zrpc.List{}}
-	for _, e := range entries {
-		err := l.add(describe(e.Extension,
-			"time", e.TID.UnixSeconds(),
-			"user_name", bytesValue(e.User),
-			"description", bytesValue(e.Description),
-			"tid", e.TID.Bytes(),
-			"size", e.Size))
+	size = min(max(size, 0), maxListed+1)
+	// The storage gives a whole list, of any number of bytes: it is asked for a
+	// longer one when the shorter has been weighed.
+	for n := min(size, firstHistory); ; {
+		entries, err := s.storage.History(ctx, oid, int(n))
 		if err != nil {
+			s.logError("history", err)
 			return nil, err
 		}
+		l := listing{list: zrpc.List{}}
+		for _, e := range entries {
+			err := l.add(describe(e.Extension,
+				"time", e.TID.UnixSeconds(),
+				"user_name", bytesValue(e.User),
+				"description", bytesValue(e.Description),
+				"tid", e.TID.Bytes(),
+				"size", e.Size))
+			if err != nil {
+				return nil, err
+			}
+		}
+		if n == size || int64(len(entries)) < n {
+			return l.list, nil
+		}
+		fits := n * maxListedBytes / int64(l.bytes)
+		n = min(size, max(2*n, min(fits, 10*n)))
 	}
-	return l.list, nil
 }
+
+// firstHistory is how many entries of a history a storage is asked for at first.
+const firstHistory = 100
 
 // A client says how long a list it wants. Beyond maxListed entries, or
 // maxListedBytes, it is told to ask for less.
