@@ -38,10 +38,11 @@ func (s *session) StoreBlobStart(ctx context.Context) error {
 	return nil
 }
 
-// fail makes the transaction's vote fail.
+// fail makes the open transaction's vote fail. The client may go on for as long as
+// it likes: the first failure counts.
 func (s *session) fail(err error) {
-	s.log.Error("blob upload failed", "error", brief(err))
-	if s.txn != nil && s.txn.failed == nil {
+	if s.txn.failed == nil {
+		s.log.Error("blob upload failed", "error", brief(err))
 		s.txn.failed = err
 	}
 }
@@ -98,6 +99,10 @@ func (s *session) StoreBlobShared(ctx context.Context, oid zeolite.OID, serial z
 	case s.shared == nil:
 		return errNoBlobs
 	}
+	t, err := s.growing(id)
+	if err != nil {
+		return err
+	}
 	upload, err := s.shared.AdoptBlob(ctx, oid, filename)
 	if err == nil {
 		if err = upload.Complete(); err != nil {
@@ -107,7 +112,7 @@ func (s *session) StoreBlobShared(ctx context.Context, oid zeolite.OID, serial z
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// As in ZEO, vote tells it.
-		s.fail(stubs.Exception("builtins.FileNotFoundError", int64(syscall.ENOENT), "no such blob file: "+filename))
+		t.refuse(stubs.Exception("builtins.FileNotFoundError", int64(syscall.ENOENT), "no such blob file: "+filename))
 		return nil
 	case err != nil:
 		return stubs.Exception(stubs.ClassValueError, err.Error())

@@ -154,6 +154,20 @@ func TestSharedBlobs(t *testing.T) {
 		p.send("storeBlobShared", oid, tid, record("x"), "missing.tmp", id)
 		p.callRaises("builtins.FileNotFoundError", "vote", id)
 
+		// One of another transaction is not touched.
+		own = filepath.Join(own, "mine.tmp")
+		if err := os.WriteFile(own, []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		q := s.connect(t, enc)
+		id = q.tpcBegin()
+		q.send("storeBlobShared", oid, tid, record("x"), "mine.tmp", id+1)
+		q.waitClosed()
+		q.assertOneLine("one-way call storeBlobShared failed: ZODB.POSException.StorageTransactionError")
+		if _, err := os.Stat(own); err != nil {
+			t.Error(err)
+		}
+
 		secret := filepath.Join(dir, "secret.tmp")
 		if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
 			t.Fatal(err)

@@ -75,6 +75,29 @@ func TestLogIsNotFlooded(t *testing.T) {
 		id := shared.tpcBegin()
 		shared.send("storeBlobShared", zeolite.OID(1), zeolite.ZeroTID, []byte("x"), long, id)
 		shared.waitClosed()
+		blamed := s.connect(t, enc)
+		id = blamed.tpcBegin()
+		for range 100 {
+			blamed.send("storeBlobShared", zeolite.OID(1), zeolite.ZeroTID, []byte("x"), "x.tmp", id)
+		}
+		blamed.callRaises("builtins.FileNotFoundError", "vote", id)
+		for range 100 {
+			id := blamed.tpcBegin()
+			blamed.send("storeBlobShared", zeolite.OID(1), zeolite.ZeroTID, []byte("x"), "x.tmp", id)
+			blamed.callRaises("builtins.FileNotFoundError", "vote", id)
+			id = blamed.tpcBegin()
+			blamed.send("undoa", []byte("no base64!"), id)
+			blamed.callRaises("binascii.Error", "vote", id)
+			for oid, data := range map[zeolite.OID][]byte{1: nil, 1<<63 - 1: []byte("x")} {
+				id = blamed.tpcBegin()
+				blamed.store(id, oid, 0, data)
+				blamed.callRaises("ZODB.POSException.StorageError", "vote", id)
+			}
+			blamed.send("tpc_begin", id, []byte(long+long), []byte("d"), zrpc.NewDict())
+			blamed.exception(blamed.begin("vote", id))
+			blamed.send("tpc_begin", id, []byte("u"), []byte("d"), zrpc.NewDict(), zeolite.MaxTID, " ")
+			blamed.exception(blamed.begin("vote", id))
+		}
 		if enc == zrpc.Pickle {
 			for _, payload := range []string{
 				"\x80\x03(K\x00\x88X\x05\x00\x00\x00undoac" + long + "\n" + long + "\n\x85t.",
@@ -85,7 +108,7 @@ func TestLogIsNotFlooded(t *testing.T) {
 				p.waitClosed()
 			}
 		}
-		for _, message := range []string{"client asked for an unknown storage", "client label", "client was disconnected"} {
+		for _, message := range []string{"client asked for an unknown storage", "client label", "client was disconnected", "vote failed"} {
 			s.logs.wait(t, message, func(r logRecord) bool { return r.message == message })
 		}
 		lines := 0

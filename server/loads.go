@@ -207,15 +207,18 @@ func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stu
 	return inv, nil
 }
 
-// logError logs failures that are not everyday answers: an object that is not
-// there is one, a read error of the disk is not.
+// logError logs failures that are not everyday answers.
 func (s *session) logError(what string, err error) {
-	switch {
-	case err == nil, errors.Is(err, zeolite.ErrNotYet), errors.Is(err, context.Canceled), errors.Is(err, errDisconnected),
-		errors.As(err, new(*zeolite.NotFoundError)), errors.As(err, new(*zeolite.ConflictError)),
-		errors.Is(err, zeolite.ErrReadOnly), errors.As(err, new(*zeolite.TransactionError)),
-		errors.As(err, new(*zeolite.UndoError)), errors.As(err, new(*zeolite.MultipleUndoErrors)):
-		return
+	if !everyday(err) {
+		s.log.Error(what+" failed", "error", brief(err))
 	}
-	s.log.Error(what+" failed", "error", brief(err))
+}
+
+// everyday says that an error is nothing to look at: that an object is not there
+// is not, a read error of the disk is.
+func everyday(err error) bool {
+	return err == nil || errors.Is(err, zeolite.ErrNotYet) || errors.Is(err, context.Canceled) || errors.Is(err, errDisconnected) ||
+		errors.As(err, new(*zeolite.NotFoundError)) || errors.As(err, new(*zeolite.ConflictError)) ||
+		errors.Is(err, zeolite.ErrReadOnly) || errors.As(err, new(*zeolite.TransactionError)) ||
+		errors.As(err, new(*zeolite.UndoError)) || errors.As(err, new(*zeolite.MultipleUndoErrors))
 }

@@ -33,6 +33,7 @@ func (r *replay) all(ctx context.Context) error {
 		case errors.As(err, &conflict) && (o.Kind == spool.Store || o.Kind == spool.StoreBlob):
 			r.conflicts[o.OID], r.stores[o.OID] = conflict, i
 		default:
+			r.t.refused = r.t.refused || absurd(o)
 			return err
 		}
 		return nil
@@ -41,6 +42,16 @@ func (r *replay) all(ctx context.Context) error {
 		return err
 	}
 	return r.report()
+}
+
+// absurd says that no storage takes what is to be stored: an empty record, or an
+// oid that is too large.
+func absurd(o *spool.Op) bool {
+	switch o.Kind {
+	case spool.Store, spool.StoreBlob, spool.Restore:
+		return o.Size == 0 && !o.Gone || zeolite.CheckOID(o.OID, 0) != nil
+	}
+	return false
 }
 
 // late takes down conflicts that only the vote of the storage found: others

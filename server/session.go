@@ -46,8 +46,10 @@ type session struct {
 
 	iterators iterators
 
-	askedWrong bool // for an unknown storage: reading goroutine only
-	labelled   bool // ordered lane only
+	// What the log has told once.
+	askedWrong  bool // for an unknown storage: reading goroutine only
+	labelled    bool // ordered lane only
+	refusedOnce bool // a vote failed by what only the client did: ordered lane only
 
 	// unanswered is between loadNow and quickSession, in the reading goroutine.
 	unanswered bool

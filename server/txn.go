@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
@@ -23,8 +24,10 @@ type transaction struct {
 	blobs map[zeolite.OID]zeolite.BlobUpload
 
 	// failed is why an operation could not be taken down; being one-way it
-	// could not say so, and vote does.
-	failed error
+	// could not say so, and vote does. refused says that nobody but the client
+	// is to blame.
+	failed  error
+	refused bool
 
 	// Between vote and the end:
 	conflict bool // the vote met one
@@ -57,10 +60,13 @@ func (s *session) TpcBegin(_ context.Context, id stubs.TxnID, user, desc []byte,
 			t.meta.Status = status[0]
 		}
 	}
-	t.meta.Extension, t.failed = pickledExtension(ext)
+	var err error
+	if t.meta.Extension, err = pickledExtension(ext); err != nil {
+		t.refuse(err)
+	}
 	if st := t.meta.Status; st != 0 && st != ' ' && st != 'p' {
 		// Others mean that a transaction is not there, or not whole.
-		t.failed = stubs.Exception(stubs.ClassValueError, fmt.Sprintf("tpc_begin: status must be ' ' or 'p', not %q", st))
+		t.refuse(stubs.Exception(stubs.ClassValueError, fmt.Sprintf("tpc_begin: status must be ' ' or 'p', not %q", st)))
 	}
 	s.txn = t
 	s.counters.active.Add(1)
@@ -93,20 +99,34 @@ func idValue(id stubs.TxnID) zrpc.Value {
 	return int64(id)
 }
 
+// growing returns the open transaction if it has this id and is not voted.
+func (s *session) growing(id stubs.TxnID) (*transaction, error) {
+	t, err := s.current(id)
+	if err == nil && t.voted != nil {
+		err = &zeolite.TransactionError{Message: "the transaction is voted: nothing can be added to it"}
+	}
+	return t, err
+}
+
+// refuse makes the vote fail for what only the client did. The first reason counts:
+// a client could send any number of them.
+func (t *transaction) refuse(err error) {
+	if t.failed == nil {
+		t.failed, t.refused = err, true
+	}
+}
+
 // add takes an operation down.
 func (s *session) add(id stubs.TxnID, o spool.Op, data []byte) error {
-	t, err := s.current(id)
+	t, err := s.growing(id)
 	if err != nil {
 		return err
-	}
-	if t.voted != nil {
-		return &zeolite.TransactionError{Message: "the transaction is voted: nothing can be added to it"}
 	}
 	switch most := s.opt.Limits.Operations; {
 	case t.failed != nil:
 	case t.log.Len() >= most:
-		t.failed = &zeolite.StorageError{Message: fmt.Sprintf(
-			"the transaction has more than %d operations (the server's --max-operations)", most)}
+		t.refuse(&zeolite.StorageError{Message: fmt.Sprintf(
+			"the transaction has more than %d operations (the server's --max-operations)", most)})
 	default:
 		t.failed = t.log.Add(&o, data)
 	}
@@ -147,16 +167,12 @@ func (s *session) Undoa(_ context.Context, transID []byte, id stubs.TxnID) error
 	raw := make([]byte, base64.StdEncoding.DecodedLen(len(transID)))
 	n, err := base64.StdEncoding.Decode(raw, transID)
 	if err != nil {
-		if t.failed == nil { // the first: of all of them a client could send any number
-			t.failed = stubs.Exception("binascii.Error", "the id of the transaction to undo is not base64: "+err.Error())
-		}
+		t.refuse(stubs.Exception("binascii.Error", "the id of the transaction to undo is not base64: "+err.Error()))
 		return nil
 	}
 	tid, err := zeolite.TIDFromBytes(raw[:n])
 	if err != nil {
-		if t.failed == nil {
-			t.failed = &zeolite.UndoError{Reason: "Invalid transaction id"}
-		}
+		t.refuse(&zeolite.UndoError{Reason: "Invalid transaction id"})
 		return nil
 	}
 	return s.add(id, spool.Op{Kind: spool.Undo, Serial: tid}, nil)
@@ -180,7 +196,13 @@ func (s *session) Vote(ctx context.Context, id stubs.TxnID) (stubs.VoteResult, e
 			s.counters.conflicts.Add(1)
 			t.conflict = true
 		}
-		s.logError("vote", err)
+		if !everyday(err) {
+			level := slog.LevelError
+			if t.refused || t.meta.Check() != nil || zeolite.CheckTID(t.meta.TID, s.storage.LastTID()) != nil {
+				level = firstAt(level, &s.refusedOnce)
+			}
+			s.log.Log(ctx, level, "vote failed", "error", brief(err))
+		}
 		s.clearTransaction()
 		return result, err
 	}
