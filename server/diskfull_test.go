@@ -118,6 +118,26 @@ func TestReadErrors(t *testing.T) {
 	})
 }
 
+// TestReadErrorsAreLogged, in one line each.
+func TestReadErrorsAreLogged(t *testing.T) {
+	damaged := &zeolite.StorageError{Message: "bad record"}
+	for op, call := range map[string]func(b *bystander) int64{
+		"load":     func(b *bystander) int64 { return b.begin("loadBefore", b.oid, zeolite.MaxTID) },
+		"serial":   func(b *bystander) int64 { return b.begin("loadSerial", b.oid, b.tid) },
+		"openblob": func(b *bystander) int64 { return b.begin("sendBlob", b.oid, b.tid) },
+		"newoids":  func(b *bystander) int64 { return b.begin("new_oids", 1) },
+		"changes":  func(b *bystander) int64 { return b.begin("getInvalidations", zeolite.TID(1)) },
+		"undolog":  func(b *bystander) int64 { return b.begin("undoLog", 0, -20) },
+	} {
+		storage := newFaulty(newMemory(t))
+		b := startServer(t, storage, Options{}).newBystander(t)
+		storage.fails(op, damaged)
+		b.exception(call(b))
+		b.assertOneLine("ERROR ")
+		b.assertOneLine("bad record")
+	}
+}
+
 // TestBlobMissingOnDisk: the record is there, its file is not.
 func TestBlobMissingOnDisk(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {

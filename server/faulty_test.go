@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"syscall"
 	"testing"
@@ -34,9 +35,9 @@ func newFaulty(s zeolite.Storage) *faultyStorage {
 	return &faultyStorage{fullStorage: s.(fullStorage), hooks: map[string]func(context.Context) error{}}
 }
 
-// on sets the hook of an operation: "load", "serial", "changes", "begin",
-// "store", "storeblob", "vote", "finish", "createblob", "writeblob",
-// "completeblob", "openblob", "pack". A nil hook removes it.
+// on sets the hook of an operation: "load", "serial", "newoids", "changes",
+// "undolog", "begin", "store", "storeblob", "vote", "finish", "createblob",
+// "writeblob", "completeblob", "openblob", "pack". A nil hook removes it.
 func (f *faultyStorage) on(op string, hook func(context.Context) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,6 +100,27 @@ func (f *faultyStorage) LoadSerial(ctx context.Context, oid zeolite.OID, tid zeo
 		return nil, err
 	}
 	return f.fullStorage.LoadSerial(ctx, oid, tid)
+}
+
+func (f *faultyStorage) NewOIDs(ctx context.Context, n int) ([]zeolite.OID, error) {
+	if err := f.hook(ctx, "newoids"); err != nil {
+		return nil, err
+	}
+	return f.fullStorage.NewOIDs(ctx, n)
+}
+
+func (f *faultyStorage) Changes(ctx context.Context, since zeolite.TID) iter.Seq2[zeolite.Change, error] {
+	if err := f.hook(ctx, "changes"); err != nil {
+		return func(yield func(zeolite.Change, error) bool) { yield(zeolite.Change{}, err) }
+	}
+	return f.fullStorage.Changes(ctx, since)
+}
+
+func (f *faultyStorage) UndoLog(ctx context.Context) iter.Seq2[*zeolite.TransactionInfo, error] {
+	if err := f.hook(ctx, "undolog"); err != nil {
+		return func(yield func(*zeolite.TransactionInfo, error) bool) { yield(nil, err) }
+	}
+	return f.fullStorage.UndoLog(ctx)
 }
 
 func (f *faultyStorage) Begin(ctx context.Context, meta zeolite.TxnMeta) (zeolite.Txn, error) {

@@ -270,6 +270,7 @@ func (s *session) undoLog(ctx context.Context, first, last int64, spec *zrpc.Dic
 	i := int64(0)
 	for txn, err := range s.undoer.UndoLog(ctx) {
 		if err != nil {
+			s.logError("undoLog", err)
 			return nil, err
 		}
 		if i >= last {

@@ -162,7 +162,9 @@ func (s *session) NewOIDs(ctx context.Context, n int64) ([]zeolite.OID, error) {
 	if s.readOnly {
 		return nil, zeolite.ErrReadOnly
 	}
-	return s.storage.NewOIDs(ctx, int(min(max(n, 1), maxNewOIDs)))
+	oids, err := s.storage.NewOIDs(ctx, int(min(max(n, 1), maxNewOIDs)))
+	s.logError("new_oids", err)
+	return oids, err
 }
 
 // LastTransaction follows stubs.StorageServer.
@@ -185,6 +187,7 @@ func (s *session) GetInvalidations(ctx context.Context, since zeolite.TID) (*stu
 	seen := map[zeolite.OID]struct{}{}
 	for change, err := range s.storage.Changes(ctx, since) {
 		if err != nil {
+			s.logError("getInvalidations", err)
 			return nil, err
 		}
 		if change.TID > last {
