@@ -2,8 +2,11 @@ package server
 
 import (
 	"context"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -135,6 +138,32 @@ func TestReadErrorsAreLogged(t *testing.T) {
 		b.exception(call(b))
 		b.assertOneLine("ERROR ")
 		b.assertOneLine("bad record")
+	}
+}
+
+// unreadable is a storage whose blobs cannot be read.
+type unreadable struct {
+	fullStorage
+	err error
+}
+
+func (u unreadable) OpenBlob(context.Context, zeolite.OID, zeolite.TID) (zeolite.Blob, error) {
+	return u, nil
+}
+func (u unreadable) Size() int64                       { return 10 }
+func (u unreadable) ReadAt([]byte, int64) (int, error) { return 0, u.err }
+func (u unreadable) Close() error                      { return nil }
+
+// TestBlobThatCannotBeRead ends the connection, since part of it was sent. The log
+// does not say that the network did.
+func TestBlobThatCannotBeRead(t *testing.T) {
+	for _, cause := range []error{io.ErrUnexpectedEOF, io.EOF, &net.OpError{Op: "read", Err: syscall.ECONNRESET}} {
+		s := startServer(t, unreadable{newMemory(t).(fullStorage), &zeolite.StorageError{Message: "cannot read", Err: cause}}, Options{})
+		p := s.connect(t, zrpc.Msgpack)
+		p.begin("sendBlob", zeolite.OID(0x123), zeolite.TID(0x456))
+		p.waitClosed()
+		p.assertOneLine("ERROR client was disconnected")
+		p.assertOneLine("cannot read the blob of 0x0123 at 0000000000000456: ")
 	}
 }
 

@@ -127,6 +127,9 @@ func (s *session) end() {
 // logEnd logs why the connection ended.
 func (s *session) logEnd(reason error) {
 	switch {
+	case errors.As(reason, new(*zeolite.StorageError)):
+		// Before what looks like the network: a storage may have one, too.
+		s.log.Error("client was disconnected", "reason", brief(reason))
 	case errors.Is(reason, io.EOF), errors.Is(reason, zrpc.ErrClosed), errors.Is(reason, net.ErrClosed):
 		s.log.Info("client disconnected")
 	case errors.As(reason, new(*net.OpError)), errors.Is(reason, io.ErrUnexpectedEOF):

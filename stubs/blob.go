@@ -1,6 +1,8 @@
 package stubs
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -126,8 +128,11 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 		return nil
 	case blobChunks:
 		body, more, err := b.ahead.take(m)
-		if err != nil {
+		switch {
+		case err == zrpc.ErrNotReady:
 			return err
+		case err != nil:
+			return b.unreadable(err)
 		}
 		if more {
 			m.BeginSend("receiveBlobChunk")
@@ -153,6 +158,15 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 		return nil
 	}
 	return io.EOF
+}
+
+// unreadable is why the connection ends: not by the network. It must not look like
+// the end of the stream, whatever the storage says.
+func (b *BlobDownload) unreadable(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)
+	}
+	return &zeolite.StorageError{Message: fmt.Sprintf("cannot read the blob of %v at %v", b.oid, b.tid), Err: err}
 }
 
 // mention makes a message that carries only the blob's name. The next one
