@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +107,49 @@ func TestHandshakeHasOneDeadline(t *testing.T) {
 	p.waitClosed()
 	if took := time.Since(start); took >= limit+wait {
 		t.Errorf("the client was let go after %v, want %v", took, limit)
+	}
+}
+
+// TestRegisteredJustInTime: the deadline is not for who has registered.
+func TestRegisteredJustInTime(t *testing.T) {
+	s := startServer(t, newMemory(t), Options{})
+	p := s.connect(t, zrpc.Pickle)
+	p.session().expire()
+	p.call("ping")
+}
+
+// slowClose is a connection that takes its time to close, as TLS does.
+type slowClose struct {
+	net.Conn
+	until chan struct{}
+}
+
+func (c slowClose) Close() error {
+	<-c.until
+	return c.Conn.Close()
+}
+
+// TestDeadlineThatHasPassed: whatever is done first, the end of the connection or
+// the register that has arrived, nothing of the client stays.
+func TestDeadlineThatHasPassed(t *testing.T) {
+	s := startServer(t, newMemory(t), Options{})
+	register := (&peer{t: t, enc: zrpc.Pickle}).encode(zrpc.Tuple{int64(1), false, "register", zrpc.Tuple{"1", false}})
+	register = append(zrpc.AppendFrameHeader(nil, len(register)), register...)
+	for range 200 {
+		ours, theirs := net.Pipe()
+		until := make(chan struct{})
+		s.running.Add(1)
+		se := newSession(s.Server, slowClose{ours, until}, zrpc.Pickle, s.log)
+		se.start(time.Now().Add(-time.Second))
+		if _, err := theirs.Write(register); err != nil { // until it is read
+			t.Fatal(err)
+		}
+		close(until)
+		theirs.Close()
+	}
+	s.running.Wait()
+	if n := s.exports["1"].publisher.count(); n != 0 {
+		t.Errorf("%d clients are left", n)
 	}
 }
 

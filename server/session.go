@@ -73,9 +73,7 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 		Excepted:    s.counters.failed,
 		Ended:       se.end,
 	})
-	se.late = time.AfterFunc(math.MaxInt64, func() {
-		se.conn.End(fmt.Errorf("the client did not register within %v", s.opt.Limits.Handshake))
-	})
+	se.late = time.AfterFunc(math.MaxInt64, se.expire)
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
 	se.ordered.init(se.dispatch, se.conn.Push, &s.workers)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
@@ -99,8 +97,17 @@ func (s *session) frameLimit(name []byte) int {
 // There is no goroutine that waits for the end: with many idle clients its stack
 // would be a good part of their memory.
 func (s *session) start(deadline time.Time) {
-	s.late.Reset(time.Until(deadline))
+	// In this order, since the deadline may be now: what ends the connection must
+	// not find it half started. The client may have registered before late runs.
 	s.conn.Start(s)
+	s.late.Reset(time.Until(deadline))
+}
+
+// expire ends the connection unless the client has registered.
+func (s *session) expire() {
+	if !s.registered.Load() {
+		s.conn.End(fmt.Errorf("the client did not register within %v", s.server.opt.Limits.Handshake))
+	}
 }
 
 // end cleans up when the connection has ended.
