@@ -77,6 +77,18 @@ func TestProbe(t *testing.T) {
 		p.waitGone()
 		quiet(t, s)
 	})
+	t.Run("TLS until shutdown", func(t *testing.T) {
+		s := startServer(t, newMemory(t), Options{TLS: &tls.Config{}})
+		p := s.dialRaw(t, zrpc.Pickle)
+		eventually(t, "the server shakes hands", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.greeting) == 1
+		})
+		s.shutdown()
+		p.waitGone()
+		quiet(t, s)
+	})
 }
 
 // tuple makes the payload of a call as a client would.

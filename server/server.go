@@ -220,9 +220,12 @@ func (s *Server) serveConn(nc net.Conn) {
 		cancel()
 		if err != nil {
 			s.counters.refused.Add(1)
-			if hungUp(err) {
+			switch {
+			case errors.Is(err, net.ErrClosed): // by Shutdown
+				log.Info("client disconnected")
+			case hungUp(err):
 				log.Info("client disconnected", "before", "TLS handshake")
-			} else {
+			default:
 				log.Warn("TLS handshake failed", "error", err)
 			}
 			nc.Close()
