@@ -69,7 +69,8 @@ type Limits struct {
 	// Workers is how many calls that only read are run at once for a
 	// connection (8).
 	Workers int
-	// Handshake bounds the time from connecting until register (1 minute).
+	// Handshake bounds the time from connecting until register, and the time
+	// that a storage then takes to say what is new (1 minute).
 	Handshake time.Duration
 	// Stuck is how long Shutdown waits, when everybody is disconnected, for
 	// calls of a storage that do not return (10 seconds).

@@ -36,7 +36,8 @@ type session struct {
 	*export
 	registered atomic.Bool
 	readOnly   bool
-	late       *time.Timer // disconnects who does not register
+	late       *time.Timer // disconnects who does not register: see expire
+	catchingUp atomic.Bool // the client has, but the storage makes it wait
 
 	// The client's transaction and upload: ordered lane only.
 	txn    *transaction
@@ -105,9 +106,19 @@ func (s *session) start(deadline time.Time) {
 
 // expire ends the connection unless the client has registered.
 func (s *session) expire() {
-	if !s.registered.Load() {
+	switch {
+	case s.registered.Load():
+	case s.catchingUp.Load():
+		s.conn.End(s.silent())
+	default:
 		s.conn.End(fmt.Errorf("the client did not register within %v", s.server.opt.Limits.Handshake))
 	}
+}
+
+// silent is the error of a storage that does not catch up.
+func (s *session) silent() error {
+	return &zeolite.StorageError{
+		Message: fmt.Sprintf("register: the storage did not say within %v what is new", s.server.opt.Limits.Handshake)}
 }
 
 // end cleans up when the connection has ended.
@@ -253,12 +264,21 @@ func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name str
 		return
 	}
 	if e.follower != nil {
-		// This may take a moment, in which the client has nothing to say.
-		ctx, cancel := context.WithTimeout(ctx, s.server.opt.Limits.Handshake)
+		// This may take a moment, in which the client has nothing to say. It has
+		// done its part, so the time begins anew. The timer is for a storage that
+		// does not obey its context.
+		limit := s.server.opt.Limits.Handshake
+		s.late.Reset(limit)
+		s.catchingUp.Store(true)
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		err := e.follower.CatchUp(ctx)
+		late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 		cancel()
 		if err != nil {
-			s.conn.End(fmt.Errorf("register: %w", err))
+			if err = fmt.Errorf("register: %w", err); late {
+				err = s.silent()
+			}
+			s.conn.End(err)
 			call.Release()
 			return
 		}

@@ -71,10 +71,15 @@ func TestPanicWhilePublishing(t *testing.T) {
 type follower struct {
 	watched
 	behind zeolite.TID // committed and not published
+	hangs  bool        // until its context ends
 	err    error
 }
 
-func (f *follower) CatchUp(context.Context) error {
+func (f *follower) CatchUp(ctx context.Context) error {
+	if f.hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if f.err == nil && f.behind != 0 {
 		f.publish(f.behind, nil, func() {})
 	}
@@ -95,4 +100,15 @@ func TestFollower(t *testing.T) {
 	if err := tryRegister(t, s.addr); !errors.As(err, new(*zrpc.ConnError)) {
 		t.Errorf("register at a server that cannot know: %v", err)
 	}
+}
+
+// TestFollowerThatHangs: the log does not blame the client.
+func TestFollowerThatHangs(t *testing.T) {
+	f := &follower{watched: watched{Storage: newMemory(t)}, hangs: true}
+	s := startServer(t, f, Options{Limits: Limits{Handshake: 200 * time.Millisecond}})
+	p := s.dial(t, zrpc.Msgpack)
+	p.begin("register", "1", false)
+	p.waitClosed()
+	p.assertOneLine("ERROR client was disconnected")
+	p.assertOneLine("the storage did not say within 200ms what is new")
 }
