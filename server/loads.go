@@ -23,45 +23,54 @@ const optimisticLoads = 3
 // RespondLoadBefore loads and queues the reply by the rules: see publisher.
 func (s *session) RespondLoadBefore(ctx context.Context, call *zrpc.Call, oid zeolite.OID, before zeolite.TID) {
 	s.counters.loads.Add(1)
-	s.replyInOrder(call, func() *zrpc.Message { return s.loadReply(ctx, call, oid, before) })
+	s.replyInOrder(call, "load", func() (*zrpc.Message, bool, error) {
+		rev, err := s.storage.LoadBefore(ctx, oid, before)
+		if err != nil {
+			return nil, false, err
+		}
+		s.counters.loaded.Add(int64(len(rev.Data)))
+		m := call.BeginReply()
+		stubs.PutRevision(m, rev)
+		return m, rev.End == 0, nil
+	})
 }
 
-// replyInOrder sends a reply that calls revisions current. reply makes it, as
-// often as needed, or returns nil if it has answered the call itself.
-func (s *session) replyInOrder(call *zrpc.Call, reply func() *zrpc.Message) {
+// replyInOrder answers a call whose reply may call revisions current: reply makes
+// it, as often as needed, and says whether it does.
+func (s *session) replyInOrder(call *zrpc.Call, what string, reply func() (m *zrpc.Message, current bool, err error)) {
 	p := &s.publisher
 	for range optimisticLoads {
 		epoch := p.stableEpoch()
-		m := reply()
-		if m == nil || call.SendReplyIf(m, &p.epoch, epoch) {
+		m, current, err := reply()
+		switch {
+		case err != nil:
+			s.replyFailed(call, what, err)
+			return
+		case !current:
+			call.SendReply(m)
+			return
+		case call.SendReplyIf(m, &p.epoch, epoch):
 			return
 		}
 	}
-	defer s.conn.Push()
-	p.order.RLock()
-	defer p.order.RUnlock()
-	if m := reply(); m != nil {
-		call.QueueReply(m)
+	// Nothing is written to the log or the socket with order.
+	if err := func() error {
+		p.order.RLock()
+		defer p.order.RUnlock()
+		m, _, err := reply()
+		if err == nil {
+			call.QueueReply(m)
+		}
+		return err
+	}(); err != nil {
+		s.replyFailed(call, what, err)
 	}
+	s.conn.Push()
 }
 
-// loadReply answers the call if the answer says nothing about what is current,
-// and else returns the reply.
-func (s *session) loadReply(ctx context.Context, call *zrpc.Call, oid zeolite.OID, before zeolite.TID) *zrpc.Message {
-	rev, err := s.storage.LoadBefore(ctx, oid, before)
-	if err != nil {
-		s.logError("load", err)
-		stubs.ReplyError(call, err)
-		return nil
-	}
-	s.counters.loaded.Add(int64(len(rev.Data)))
-	m := call.BeginReply()
-	stubs.PutRevision(m, rev)
-	if rev.End != 0 {
-		call.SendReply(m)
-		return nil
-	}
-	return m
+func (s *session) replyFailed(call *zrpc.Call, what string, err error) {
+	s.logError(what, err)
+	stubs.ReplyError(call, err)
 }
 
 // LoadMany follows stubs.StorageServer; RespondLoadMany is what is called.
@@ -82,7 +91,7 @@ func (s *session) RespondLoadMany(ctx context.Context, call *zrpc.Call, oids []z
 	oids = oids[:min(len(oids), loadManyMost)]
 	s.counters.loads.Add(int64(len(oids)))
 	tries := 0
-	s.replyInOrder(call, func() *zrpc.Message {
+	s.replyInOrder(call, "loadMany", func() (*zrpc.Message, bool, error) {
 		switch tries++; {
 		case tries > optimisticLoads:
 			// Publishing is held up: that must not take longer than one load.
@@ -93,13 +102,11 @@ func (s *session) RespondLoadMany(ctx context.Context, call *zrpc.Call, oids []z
 		}
 		loaded, err := s.loadMany(ctx, oids, before)
 		if err != nil {
-			s.logError("loadMany", err)
-			stubs.ReplyError(call, err)
-			return nil
+			return nil, false, err
 		}
 		m := call.BeginReply()
 		stubs.PutLoadMany(m, loaded)
-		return m
+		return m, true, nil
 	})
 }
 
