@@ -26,7 +26,7 @@ const (
 	kindBytes          // a byte string, or a string of Python 2
 	kindText           // a character string
 	kindTuple          // a tuple that begins with something else
-	kindOIDTuple       // a tuple that begins with a byte or character string
+	kindOIDTuple       // one that begins with a byte string; its bytes are that
 	kindTextTuple      // one that begins with a character string; its bytes are that
 	kindList
 	kindBlobClass // the class ZODB.blob.Blob
@@ -156,7 +156,8 @@ func (s *scanner) step(op byte) error {
 		if err := s.tuple(n); err != nil {
 			return err
 		}
-		return s.dropUnderTop()
+		s.dropUnderTop()
+		return nil
 	case 'l', 'd', 0x91: // LIST, DICT, FROZENSET
 		if err := s.popMark(); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 // The parts of the scanner that do not depend on what is looked for: taking
 // bytes from the pickle, the stack, and the memo.
 
+// push cannot fail; step returns what it returns.
 func (s *scanner) push(v value) error {
 	s.stack = append(s.stack, v)
 	return nil
@@ -79,11 +80,10 @@ func (s *scanner) tuple(n int) error {
 }
 
 // dropUnderTop removes the mark below a tuple.
-func (s *scanner) dropUnderTop() error {
+func (s *scanner) dropUnderTop() {
 	n := len(s.stack)
 	s.stack[n-2] = s.stack[n-1]
 	s.stack = s.stack[:n-1]
-	return nil
 }
 
 func (s *scanner) take(n int) ([]byte, error) {
