@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -252,5 +251,3 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		plain(w, http.StatusInternalServerError, "the storage failed")
 	}
 }
-
-var _ io.ReaderFrom = (*paced)(nil)

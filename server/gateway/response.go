@@ -67,6 +67,8 @@ func newPaced(w http.ResponseWriter, stall time.Duration) *paced {
 	return &paced{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
 }
 
+var _ io.ReaderFrom = (*paced)(nil)
+
 // Unwrap is for http.ResponseController.
 func (p *paced) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
