@@ -157,7 +157,9 @@ func (s *session) dropUpload() {
 }
 
 // SendBlob follows stubs.StorageServer; RespondSendBlob is what is called.
-func (s *session) SendBlob(context.Context, zeolite.OID, zeolite.TID) error { return errNoBlobs }
+func (s *session) SendBlob(context.Context, zeolite.OID, zeolite.TID) error {
+	return errors.New("sendBlob needs its call")
+}
 
 // RespondSendBlob queues the blob as a stream that ends with the reply.
 func (s *session) RespondSendBlob(ctx context.Context, call *zrpc.Call, oid zeolite.OID, tid zeolite.TID) {
@@ -167,7 +169,7 @@ func (s *session) RespondSendBlob(ctx context.Context, call *zrpc.Call, oid zeol
 // SendBlobFrom follows stubs.StorageServer; RespondSendBlobFrom is what is
 // called.
 func (s *session) SendBlobFrom(context.Context, zeolite.OID, zeolite.TID, int64) error {
-	return errNoBlobs
+	return errors.New("sendBlobFrom needs its call")
 }
 
 // RespondSendBlobFrom queues the rest of the blob.

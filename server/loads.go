@@ -10,10 +10,9 @@ import (
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
-// LoadBefore follows stubs.StorageServer, without the ordering rules.
-func (s *session) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error) {
-	s.counters.loads.Add(1)
-	return s.storage.LoadBefore(ctx, oid, before)
+// LoadBefore follows stubs.StorageServer; RespondLoadBefore is what is called.
+func (s *session) LoadBefore(context.Context, zeolite.OID, zeolite.TID) (zeolite.Revision, error) {
+	return zeolite.Revision{}, errors.New("loadBefore needs its call")
 }
 
 // optimisticLoads is how often a load is tried again because something was
