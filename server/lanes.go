@@ -13,6 +13,7 @@ import (
 type orderedLane struct {
 	run     func(*zrpc.Call)
 	push    func() // sends what run has queued
+	room    func() // waits while the client leaves too much unread
 	workers *workers
 
 	mu      sync.Mutex
@@ -27,8 +28,8 @@ type orderedLane struct {
 // two, while the one before goes to disk.
 const orderedBytes = 256 << 10
 
-func (l *orderedLane) init(run func(*zrpc.Call), push func(), w *workers) {
-	l.run, l.push, l.workers = run, push, w
+func (l *orderedLane) init(run func(*zrpc.Call), push, room func(), w *workers) {
+	l.run, l.push, l.room, l.workers = run, push, room, w
 	l.changed.L = &l.mu
 }
 
@@ -77,7 +78,8 @@ func (l *orderedLane) leave() {
 
 // work runs the calls that wait, until there are none. Of each it sends what it
 // queued, and of the last one when the lane is at rest: so that what comes next
-// finds it so.
+// finds it so. It waits for room before each but the first, for which the reader
+// of the connection has: a small call may have a large reply.
 func (l *orderedLane) work(*zrpc.Call) {
 	l.mu.Lock()
 	for len(l.calls) > 0 && !l.closed {
@@ -93,6 +95,7 @@ func (l *orderedLane) work(*zrpc.Call) {
 		if len(l.calls) > 0 {
 			l.mu.Unlock()
 			l.push()
+			l.room()
 			l.mu.Lock()
 		}
 	}

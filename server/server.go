@@ -53,8 +53,9 @@ type Limits struct {
 	// not read, before it is disconnected (64 MiB).
 	Outbox int
 	// Unread is how many bytes of replies may wait for a client before no more
-	// of its calls are looked at (1 MiB); those of calls that Workers run are
-	// added to them.
+	// of its calls are looked at (1 MiB), whatever locks it has: see
+	// Options.TransactionTimeout. Those of calls that run already, Workers of
+	// them and one of its transaction, are added to them.
 	Unread int
 	// TransactionMemory is how many bytes of records of a transaction are kept
 	// in memory before they go to a temporary file (1 MiB); what else there is

@@ -76,7 +76,12 @@ func newSession(s *Server, nc net.Conn, enc zrpc.Encoding, log *slog.Logger) *se
 	})
 	se.late = time.AfterFunc(math.MaxInt64, se.expire)
 	se.ctx, se.cancel = context.WithCancelCause(context.Background())
-	se.ordered.init(se.dispatch, se.conn.Push, &s.workers)
+	room := func() {
+		if lim.Unread > 0 {
+			_ = se.conn.WaitRoom(se.ctx, lim.Unread)
+		}
+	}
+	se.ordered.init(se.dispatch, se.conn.Push, room, &s.workers)
 	se.free.init(se.dispatch, &s.workers, lim.Workers, se.conn.Done())
 	return se
 }

@@ -34,7 +34,8 @@ type Options struct {
 	Limits Limits
 	// OutboxLimit is how many bytes of ordinary messages that are no replies may
 	// wait for a peer that does not read; one more ends the connection with
-	// ErrSlowPeer. What bounds replies is PauseReads.
+	// ErrSlowPeer. What bounds replies is PauseReads, and that a handler which
+	// keeps calls for later waits for room before it runs one (WaitRoom).
 	OutboxLimit int
 	// PauseReads, if not 0, stops reading while at least so many bytes wait
 	// to be sent: the peer gets no more work done than it takes results. A
@@ -321,17 +322,7 @@ func (c *Conn) Stream(it MessageIterator, lane Lane) error {
 // WaitRoom blocks while n or more bytes wait to be sent, until the context or
 // the connection ends.
 func (c *Conn) WaitRoom(ctx context.Context, n int) error {
-	stop := context.AfterFunc(ctx, func() {
-		c.out.mu.Lock()
-		defer c.out.mu.Unlock()
-		c.out.room.Broadcast()
-	})
-	defer stop()
-	c.out.mu.Lock()
-	for c.out.queued >= n && !c.out.ended && ctx.Err() == nil {
-		c.out.room.Wait()
-	}
-	c.out.mu.Unlock()
+	c.out.waitBelow(ctx, n)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -374,7 +365,7 @@ func (c *Conn) readAll(reader int64) error {
 			c.Flush()
 		}
 		if c.opt.PauseReads > 0 {
-			c.out.waitBelow(c.opt.PauseReads)
+			c.out.waitBelow(context.Background(), c.opt.PauseReads)
 		}
 		buf, err := c.readFrame()
 		if err != nil {

@@ -1,6 +1,7 @@
 package zrpc
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"sync"
@@ -97,8 +98,8 @@ type outbox struct {
 	// is the last element of parts while it grows.
 	parts  []part
 	queued int // bytes of ordinary messages not yet written, and of queued streams
-	// unasked are those of queued that are no replies. They have a limit: of
-	// replies there are no more than the calls that are read (waitBelow).
+	// unasked are those of queued that are no replies. They have a limit; replies
+	// have none here: whoever reads or runs calls waits for room (waitBelow).
 	unasked, limit int
 	posted         int64
 	taken          int64 // the messages that the writer has taken, of those posted
@@ -376,14 +377,23 @@ func (o *outbox) wroteLocked(n, unasked int) {
 	o.room.Broadcast()
 }
 
-// waitBelow blocks until fewer than n bytes are queued, or all is over.
-func (o *outbox) waitBelow(n int) {
+// waitBelow blocks until fewer than n bytes are queued, the context ends, or all
+// is over.
+func (o *outbox) waitBelow(ctx context.Context, n int) {
 	o.mu.Lock()
-	for o.queued >= n && !o.ended {
+	defer o.mu.Unlock()
+	if o.queued < n || o.ended {
+		return // mostly, and the context need not be told
+	}
+	defer context.AfterFunc(ctx, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.room.Broadcast()
+	})()
+	for o.queued >= n && !o.ended && ctx.Err() == nil {
 		o.more.Signal() // it may be held
 		o.room.Wait()
 	}
-	o.mu.Unlock()
 }
 
 // wasTaken tells whether the writer has taken the message of that number.
