@@ -181,6 +181,43 @@ func TestForeignIDs(t *testing.T) {
 	})
 }
 
+// TestRewrittenIDs has the id of a message written anew, because its flag is of a
+// form that only the general reader knows. What few bytes make large with the memo
+// is no id: the reply would be as large, and the call that waits.
+func TestRewrittenIDs(t *testing.T) {
+	const rest = "I00\nX\x04\x00\x00\x00ping)t."
+	oid, tid := "C\x0812345678", "C\x08abcdefgh"
+	for name, c := range map[string]struct{ id, want string }{
+		"a pair with a memo":         {oid + "q\x00" + tid + "q\x01\x86q\x02", `[{3132333435363738} {6162636465666768} ]`},
+		"the same twice":             {oid + "q\x00h\x00\x86q\x02", `[{3132333435363738} {3132333435363738} ]`},
+		"as long as it can become":   {"(" + strings.Repeat("F1\n", 1000) + "t", "[" + strings.Repeat("1 ", 1000) + "]"},
+		"much of little":             {"(X\x00\x02\x00\x00" + strings.Repeat("x", 512) + "q\x00" + strings.Repeat("h\x00", 512) + "t", ""},
+		"more than the limits allow": {"(X\x00\x80\x00\x00" + strings.Repeat("x", 32<<10) + "q\x00" + strings.Repeat("h\x00", 600) + "t", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, w := onPipe(t, Pickle, Options{}, handlerFunc(func(call *Call) {
+					if c.want == "" {
+						t.Errorf("a call of %d bytes has an id of %d", call.Size(), len(call.ID.raw))
+					}
+					echo(call)
+				}))
+				w.write([]byte("\x80\x02(" + c.id + rest))
+				if c.want != "" {
+					if got := readable(w.next().ID); got != c.want {
+						t.Errorf("the id comes back as %.100s, want %.100s", got, c.want)
+					}
+					return
+				}
+				<-conn.Done()
+				if err := conn.Err(); !errors.As(err, new(*BadMessageError)) {
+					t.Errorf("ended for %v", err)
+				}
+			})
+		})
+	}
+}
+
 // TestStrangeReplies gets replies that nobody waits for.
 func TestStrangeReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

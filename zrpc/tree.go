@@ -148,6 +148,12 @@ func (d *Decoder) treeValue() Value {
 	return v
 }
 
+// maxRewritten is how many times the length of the payload an item may have when
+// it is encoded anew. Without references it has three times that at the most, as a
+// pickle of floats in text. With them a small message could hold much memory, that
+// nobody counts.
+const maxRewritten = 4
+
 func (d *Decoder) treeRaw() []byte {
 	v := d.treeValue()
 	if d.err != nil {
@@ -157,6 +163,10 @@ func (d *Decoder) treeRaw() []byte {
 	e.Value(v)
 	if e.err != nil {
 		d.fail(&ShapeError{Want: "an item that can be sent back", Got: e.err.Error(), Item: -1})
+		return nil
+	}
+	if len(e.Buf)/maxRewritten > len(d.payload) {
+		d.fail(&ShapeError{Want: "an item that can be sent back", Got: "one that repeats its parts too often", Item: -1})
 		return nil
 	}
 	return e.Buf
