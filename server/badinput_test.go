@@ -238,11 +238,16 @@ func TestErrorReplies(t *testing.T) {
 			for _, c := range calls {
 				p.callRaises(c.class, c.name, c.args...)
 			}
-			id := p.tpcBegin()
+			oid, id := p.newOID(), p.tpcBegin()
+			p.store(id, oid, 0, record("x"))
 			p.callRaises(txnError, "vote", id+1)
 			p.callRaises("builtins.AssertionError", "tpc_finish", id)
 			p.call("vote", id)
 			p.callRaises(txnError, "vote", id)
+			p.callRaises(txnError, "vote", id+1)
+			p.callRaises(typeError, "vote", "id")
+			// None of these mistakes changed what is open.
+			p.assertLoads(oid, p.finish(id), record("x"))
 			p.call("tpc_abort", id)
 			p.call("ping")
 			b.assertFine()
