@@ -48,7 +48,7 @@ func (m *TxnMeta) Clone() TxnMeta {
 	return c
 }
 
-// lastGivenTID is in the year 5879: a TID that is given has to leave room for those
+// lastGivenTID is in the year 5877: a TID that is given has to leave room for those
 // that follow.
 const lastGivenTID = MaxTID - 1<<56
 
