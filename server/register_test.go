@@ -252,6 +252,23 @@ func TestRuok(t *testing.T) {
 	}
 }
 
+// TestRuokIsASCII, whatever storages are named.
+func TestRuokIsASCII(t *testing.T) {
+	const name = "Bücher 𝄞"
+	s := New(Options{})
+	if err := s.AddStorage(name, newMemory(t)); err != nil {
+		t.Fatal(err)
+	}
+	text := string(s.statusJSON())
+	var all map[string]map[string]any
+	if err := json.Unmarshal([]byte(text), &all); err != nil || all[name] == nil {
+		t.Errorf("%v in %s", err, text)
+	}
+	if i := strings.IndexFunc(text, func(r rune) bool { return r >= 0x80 }); i >= 0 {
+		t.Errorf("no ASCII at byte %d: %s", i, text)
+	}
+}
+
 // TestNewOIDs: never twice the same, 1 to 100 at a time, 100 by default.
 func TestNewOIDs(t *testing.T) {
 	eachBackend(t, func(t *testing.T, open func(testing.TB) zeolite.Storage) {

@@ -2,8 +2,11 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"sync/atomic"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/zeolite-go/zeolite/zrpc"
 )
@@ -102,7 +105,23 @@ func (s *Server) statusJSON() []byte {
 	for _, name := range s.order {
 		storages = append(storages, zrpc.Pair{Key: name, Val: s.exports[name].status().value()})
 	}
-	return appendJSON(nil, storages)
+	return asciiJSON(appendJSON(nil, storages))
+}
+
+// asciiJSON escapes other letters, as Python does: ZEO's plugin for Nagios decodes
+// nothing but ASCII.
+func asciiJSON(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range string(text) {
+		if r < utf8.RuneSelf {
+			out = append(out, byte(r))
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // appendJSON appends pairs as a JSON object.
