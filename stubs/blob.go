@@ -102,7 +102,7 @@ func NewBlobDownload(call *zrpc.Call, oid zeolite.OID, tid zeolite.TID, from int
 	return &BlobDownload{call: call, oid: oid, tid: tid, ahead: readAhead{open: open, from: from, off: from}, done: done}
 }
 
-// Held follows zrpc.Holder.
+// Held follows zrpc.Weighty.
 func (b *BlobDownload) Held() int { return b.call.Size() }
 
 // SetWake follows zrpc.Waker.

@@ -13,10 +13,10 @@ import (
 // if the connection has ended already, Close by Conn.Stream.
 type MessageIterator interface {
 	// Next puts the next message into m, which is empty. It is called only
-	// when the message before was written, or said JoinNext. io.EOF says that there are no
-	// more; ErrNotReady, that the iterator will call its wake function when
-	// there is. Any other error ends the connection: what was sent already
-	// cannot be taken back.
+	// when the message before was written, or said JoinNext. io.EOF says that
+	// there are no more; ErrNotReady, that the iterator will call its wake
+	// function when there is. Any other error ends the connection: what was
+	// sent already cannot be taken back.
 	Next(m *Message) error
 
 	// Close releases what the iterator holds. It is called exactly once,
@@ -54,9 +54,9 @@ const maxTurns = 8
 // it holds, so that a client cannot queue streams without end.
 const streamCost = 1 << 10
 
-// Holder is a MessageIterator that keeps memory while it is queued, as the call
+// Weighty is a MessageIterator that keeps memory while it is queued, as the call
 // that it answers.
-type Holder interface {
+type Weighty interface {
 	// Held returns how many bytes that are, before the first Next.
 	Held() int
 }
@@ -224,8 +224,8 @@ func (o *outbox) joinable(n int) *part {
 // stream queues a stream. If the outbox has ended the iterator is closed.
 func (o *outbox) stream(it MessageIterator, lane Lane) bool {
 	st := &stream{it: it, cost: streamCost}
-	if h, ok := it.(Holder); ok {
-		st.cost += h.Held()
+	if w, ok := it.(Weighty); ok {
+		st.cost += w.Held()
 	}
 	if w, ok := it.(Waker); ok {
 		w.SetWake(func() { o.wake(st) })
