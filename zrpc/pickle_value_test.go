@@ -219,10 +219,11 @@ func TestPickleKeyBombs(t *testing.T) {
 // TestDictCopiesNoKeys: to look for a key costs no copies of those that are there.
 func TestDictCopiesNoKeys(t *testing.T) {
 	d := &Dict{}
-	for i := range dictScan - 1 {
+	for i := range dictScan - 2 {
 		d.Set(make([]byte, 1000+i), nil)
 	}
-	if n := testing.AllocsPerRun(10, func() { d.find(nil) }); n > 0 {
+	// It is added when it is set first, which is not counted.
+	if n := testing.AllocsPerRun(10, func() { d.Set(nil, nil) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

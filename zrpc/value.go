@@ -88,31 +88,21 @@ func (d *Dict) Set(key, val Value) {
 			}
 		}
 	}
-	if i := d.find(key); i >= 0 {
-		d.Pairs[i].Val = val
-		return
-	}
-	d.Pairs = append(d.Pairs, Pair{key, val})
-}
-
-// find returns which pair has an equal key, or -1; then the index knows the key as
-// that of the next pair.
-func (d *Dict) find(key Value) int {
 	if d.index == nil {
 		for i, p := range d.Pairs {
 			if sameKey(p.Key, key) {
-				return i
+				d.Pairs[i].Val = val
+				return
 			}
 		}
-		return -1
-	}
-	if k, ok := comparableKey(key); ok {
+	} else if k, ok := comparableKey(key); ok {
 		if i, ok := d.index[k]; ok {
-			return i
+			d.Pairs[i].Val = val
+			return
 		}
 		d.index[k] = len(d.Pairs)
 	}
-	return -1
+	d.Pairs = append(d.Pairs, Pair{key, val})
 }
 
 // bytesKey keeps byte strings apart from equal text among dict keys.
