@@ -48,14 +48,14 @@ func (call *Call) Release() {
 // BeginReply returns a message to which the result is to be added.
 func (call *Call) BeginReply() *Message {
 	m := call.conn.NewMessage()
-	m.begin(call.ID, flagReply, replyName)
+	m.beginReply(call.ID, flagReply)
 	return m
 }
 
 // FillReply makes m, which is empty, the whole reply with the given value, and
 // releases the call.
 func (call *Call) FillReply(m *Message, v Value) {
-	m.begin(call.ID, flagReply, replyName)
+	m.beginReply(call.ID, flagReply)
 	m.Value(v)
 	m.End()
 	call.Release()
@@ -125,7 +125,7 @@ func (call *Call) SendError(class string, state Value) {
 		return
 	}
 	m := call.conn.NewMessage()
-	m.begin(call.ID, flagError, replyName)
+	m.beginReply(call.ID, flagError)
 	m.Tuple(2)
 	m.Str(class)
 	m.Value(Plain(state)) // what the caller could not decode would leave it waiting for ever

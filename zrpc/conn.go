@@ -484,7 +484,7 @@ func (c *Conn) keepAlive() {
 			return
 		case <-ticker.C:
 			m := c.NewMessage()
-			m.begin(MsgID{num: keepAliveID}, 0, replyName)
+			m.beginReply(MsgID{num: keepAliveID}, flagReply)
 			m.Nil()
 			m.End()
 			_ = c.Post(m)

@@ -34,14 +34,15 @@ func (id *MsgID) encode(e *Encoder) {
 	}
 }
 
-// begin starts a reply.
-func (m *Message) begin(id MsgID, flag int64, name string) {
+// beginReply starts a reply. A keep-alive is one, too: nobody need ask for it, but
+// it does not count as unasked.
+func (m *Message) beginReply(id MsgID, flag int64) {
 	m.reply = true
 	m.Start()
 	m.Tuple(4)
 	id.encode(&m.Encoder)
 	m.Int(flag)
-	m.Str(name)
+	m.Str(replyName)
 }
 
 // beginCall starts a call.
