@@ -197,7 +197,7 @@ type Pending struct {
 // BeginCall returns a message to which the arguments are to be added, as one
 // tuple, and the call it begins. Await must follow.
 func (c *Conn) BeginCall(name string) (*Message, *Pending) {
-	p, ok := c.ended.Get().(*Pending)
+	p, ok := c.spare.Get().(*Pending)
 	if !ok {
 		p = &Pending{reply: make(chan *Reply, 1)}
 	}
@@ -270,7 +270,7 @@ func (c *Conn) await(ctx context.Context, m *Message, p *Pending, behind bool) (
 	select {
 	case r := <-p.reply:
 		p.Hook = nil
-		c.ended.Put(p)
+		c.spare.Put(p)
 		if r == nil {
 			// number is 0 if the message was not even queued; a message
 			// behind streams may have been sent, to be careful.

@@ -99,9 +99,9 @@ type Conn struct {
 	done       chan struct{} // closed when the connection ends
 	goroutines sync.WaitGroup
 
-	// ended has calls to be used again, *Pending. It is the connection's own
+	// spare has calls to be used again, *Pending. It is the connection's own
 	// for the sake of package synctest: channels do not leave their bubble.
-	ended sync.Pool
+	spare sync.Pool
 
 	mu      sync.Mutex
 	err     error
