@@ -8,10 +8,10 @@
 // of two encodings, pickle or msgpack, chosen by the client in the handshake
 // (codec.go, handshake.go). The value of a message is a tuple of four: message
 // id, flag, method name, arguments (header.go). A [Conn] has one goroutine that
-// reads messages and one that writes them (conn.go, outbox.go). When calls are
-// answered by the reading goroutine (Conn.Hold), it writes the replies too, as
-// far as the socket takes them at once (direct_unix.go). Bodies in files go by
-// sendfile (sendfile_linux.go).
+// reads messages, which another one replaces if it is away for long (relief.go),
+// and one that writes them (conn.go, outbox.go). Whoever posts a reply, or pushes
+// what was queued, writes it itself, as far as the socket takes it at once
+// (push.go, direct_unix.go). Bodies in files go by sendfile (sendfile_linux.go).
 //
 // # Order
 //
