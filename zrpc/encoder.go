@@ -231,12 +231,6 @@ func (e *Encoder) Str(s string) {
 	e.Buf = append(e.Buf, s...)
 }
 
-// StrBytes writes text given as UTF-8 bytes.
-func (e *Encoder) StrBytes(s []byte) {
-	e.strHeader(len(s))
-	e.Buf = append(e.Buf, s...)
-}
-
 func (e *Encoder) strHeader(n int) {
 	if uint64(n) > math.MaxUint32 {
 		e.fail("text of %d bytes", n)
