@@ -79,12 +79,13 @@ func converse(t testing.TB, enc zrpc.Encoding, h handlerFunc, payloads ...[]byte
 	c.Close()
 	var answers []message
 	for rest := f.out.Bytes(); len(rest) > 0; {
-		var p []byte
-		var err error
-		if p, rest, err = zrpc.ParseFrame(rest, 64<<20); err != nil {
-			t.Fatalf("answer: %v", err)
+		n, err := zrpc.ParseFrameHeader(rest, 64<<20)
+		rest = rest[min(zrpc.FrameHeaderLen, len(rest)):]
+		if err != nil || n > len(rest) {
+			t.Fatalf("answer of %d bytes, %d left: %v", n, len(rest), err)
 		}
-		answers = append(answers, decode(t, enc, p))
+		answers = append(answers, decode(t, enc, rest[:n]))
+		rest = rest[n:]
 	}
 	return answers, reason
 }

@@ -393,18 +393,18 @@ func (c *Conn) readAll(reader int64) error {
 // frameAtHand says whether readFrame would not block.
 func (c *Conn) frameAtHand() bool {
 	n := c.in.Buffered()
-	if n < frameHeaderLen {
+	if n < FrameHeaderLen {
 		return false
 	}
-	header, _ := c.in.Peek(frameHeaderLen)
-	size, err := ParseFrameHeader(header, n-frameHeaderLen)
-	return err == nil && size <= n-frameHeaderLen
+	header, _ := c.in.Peek(FrameHeaderLen)
+	size, err := ParseFrameHeader(header, n-FrameHeaderLen)
+	return err == nil && size <= n-FrameHeaderLen
 }
 
 // readFrame reads one payload. Nothing is allocated for one that is too large,
 // and for a large one not before its bytes arrive.
 func (c *Conn) readFrame() (*Buffer, error) {
-	header, err := c.in.Peek(frameHeaderLen)
+	header, err := c.in.Peek(FrameHeaderLen)
 	if err != nil {
 		if len(header) > 0 && errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -415,7 +415,7 @@ func (c *Conn) readFrame() (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, _ = c.in.Discard(frameHeaderLen)
+	_, _ = c.in.Discard(FrameHeaderLen)
 	const atOnce = 1 << 20
 	buf := GetBuffer(min(n, atOnce))
 	if _, err := io.ReadFull(c.in, buf.B); err != nil {
@@ -451,9 +451,9 @@ func (c *Conn) frameSize(header []byte) (int, error) {
 		return 0, tooLarge
 	}
 	// The message's name, near its start, may allow more.
-	size := frameHeaderLen + min(int64(tooLarge.Size), 200)
+	size := FrameHeaderLen + min(int64(tooLarge.Size), 200)
 	start, _ := c.in.Peek(int(size))
-	call := Call{conn: c, buf: &Buffer{B: start[frameHeaderLen:], class: -1}}
+	call := Call{conn: c, buf: &Buffer{B: start[FrameHeaderLen:], class: -1}}
 	if call.peekHeader(c.opt.Limits) != nil {
 		return 0, err
 	}

@@ -59,18 +59,3 @@ func ParseFrameHeader(b []byte, limit int) (n int, err error) {
 	}
 	return int(size), nil
 }
-
-// ParseFrame splits b into the payload of the frame at its start and what
-// follows it; both alias b. Errors are those of ParseFrameHeader, and
-// ErrIncomplete if the payload is not complete.
-func ParseFrame(b []byte, limit int) (payload, rest []byte, err error) {
-	n, err := ParseFrameHeader(b, limit)
-	if err != nil {
-		return nil, b, err
-	}
-	b2 := b[FrameHeaderLen:]
-	if len(b2) < n {
-		return nil, b, ErrIncomplete
-	}
-	return b2[:n:n], b2[n:], nil
-}

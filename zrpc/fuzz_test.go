@@ -12,7 +12,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 2, 'Z', '5', 0, 0}, 10)
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff}, 1<<20)
 	f.Fuzz(func(t *testing.T, b []byte, limit int) {
-		payload, rest, err := ParseFrame(b, limit)
+		payload, rest, err := parseFrame(b, limit)
 		if err != nil {
 			if payload != nil || !bytes.Equal(rest, b) {
 				t.Fatalf("%q, %q with %v", payload, rest, err)

@@ -59,7 +59,7 @@ func (m *Message) beginCall(id MsgID, async bool, name string) {
 func (m *Message) End() {
 	m.EndTuple(4)
 	m.Stop()
-	if n := uint64(m.size()) - frameHeaderLen; n > MaxFrame {
+	if n := uint64(m.size()) - FrameHeaderLen; n > MaxFrame {
 		m.fail("the message has %d bytes; a frame holds at most %d", n, uint64(MaxFrame))
 	}
 }

@@ -1,7 +1,6 @@
 package zrpc
 
 import (
-	"encoding/binary"
 	"os"
 	"sync"
 )
@@ -37,8 +36,6 @@ type Message struct {
 	// release, if set, is called when the body has been sent or dropped.
 	release func()
 }
-
-const frameHeaderLen = 4
 
 var messagePool = sync.Pool{New: func() any { return &Message{} }}
 
@@ -77,7 +74,7 @@ func (m *Message) JoinNext() { m.join = true }
 
 // seal fills in the frame header.
 func (m *Message) seal() {
-	binary.BigEndian.PutUint32(m.Buf, uint32(m.size()-frameHeaderLen))
+	PutFrameHeader(m.Buf, m.size()-FrameHeaderLen)
 }
 
 // size is the length of the whole frame.
@@ -115,7 +112,7 @@ func (m *Message) free() {
 // Frame makes a whole frame of a one-way call, to be posted to any number of
 // connections of that encoding. fill adds the arguments, as one tuple.
 func Frame(enc Encoding, name string, fill func(*Encoder)) ([]byte, error) {
-	m := Message{Encoder: NewEncoder(enc, make([]byte, frameHeaderLen, 128))}
+	m := Message{Encoder: NewEncoder(enc, make([]byte, FrameHeaderLen, 128))}
 	m.BeginSend(name)
 	fill(&m.Encoder)
 	m.End()

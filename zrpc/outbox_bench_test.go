@@ -16,7 +16,7 @@ func BenchmarkParseFrame(b *testing.B) {
 			rest = received
 		}
 		var err error
-		if _, rest, err = ParseFrame(rest, 1<<30); err != nil {
+		if _, rest, err = parseFrame(rest, 1<<30); err != nil {
 			b.Fatal(err)
 		}
 	}
