@@ -171,7 +171,7 @@ func (t *Txn) currentSerial(ctx context.Context, oid zeolite.OID) (zeolite.TID, 
 	if err != nil {
 		return 0, err
 	}
-	if entries := sequence(v); len(entries) > 0 {
+	if entries, _ := zrpc.Sequence(v); len(entries) > 0 {
 		info, err := infoFrom(entries[0])
 		if err != nil {
 			return 0, err

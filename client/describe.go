@@ -26,7 +26,8 @@ func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) ([]zeolit
 	}
 	last := s.LastTID()
 	infos := []zeolite.TransactionInfo{}
-	for _, item := range sequence(v) {
+	items, _ := zrpc.Sequence(v)
+	for _, item := range items {
 		info, err := infoFrom(item)
 		if err != nil {
 			return nil, fmt.Errorf("history: %w", err)
@@ -59,7 +60,7 @@ func (s *Storage) UndoLog(ctx context.Context) iter.Seq2[*zeolite.TransactionInf
 				yield(nil, err)
 				return
 			}
-			batch := sequence(v)
+			batch, _ := zrpc.Sequence(v)
 			for _, item := range batch {
 				info, err := infoFrom(item)
 				if err != nil {

@@ -70,26 +70,15 @@ func (i *infoDict) mergeLocked(dict *zrpc.Dict) {
 func interfaceNames(dict *zrpc.Dict) []string {
 	v, _ := dict.Get("interfaces")
 	var names []string
-	for _, item := range sequence(v) {
-		if pair := sequence(item); len(pair) == 2 {
+	items, _ := zrpc.Sequence(v)
+	for _, item := range items {
+		if pair, _ := zrpc.Sequence(item); len(pair) == 2 {
 			if name, ok := pair[1].(string); ok {
 				names = append(names, name)
 			}
 		}
 	}
 	return names
-}
-
-// sequence returns the items of a tuple or list, which msgpack cannot tell
-// apart.
-func sequence(v zrpc.Value) []zrpc.Value {
-	switch v := v.(type) {
-	case zrpc.Tuple:
-		return v
-	case zrpc.List:
-		return v
-	}
-	return nil
 }
 
 func dictInt(dict *zrpc.Dict, key string) (int64, bool) {

@@ -102,13 +102,7 @@ func calledDict(v zrpc.Value) zrpc.Value {
 	if !ok || len(args) != 1 {
 		return v
 	}
-	var pairs []zrpc.Value
-	switch given := args[0].(type) {
-	case zrpc.Tuple:
-		pairs = given
-	case zrpc.List:
-		pairs = given
-	}
+	pairs, _ := zrpc.Sequence(args[0])
 	dict := zrpc.NewDict()
 	for _, p := range pairs {
 		pair, ok := p.(zrpc.Tuple)

@@ -155,7 +155,7 @@ type remoteFailure struct {
 func (e *remoteFailure) Unwrap() []error { return []error{e.error, e.remote} }
 
 func meaning(r *zrpc.RemoteError) error {
-	args, _ := sequence(r.State)
+	args, _ := zrpc.Sequence(r.State)
 	dict, _ := r.State.(*zrpc.Dict)
 	switch r.Class {
 	case classPOSKeyError:
@@ -224,9 +224,9 @@ func undosFrom(dict *zrpc.Dict) error {
 	if dict == nil {
 		return all
 	}
-	errs, _ := sequence(at(dict, "_errs"))
+	errs, _ := zrpc.Sequence(at(dict, "_errs"))
 	for _, item := range errs {
-		pair, _ := sequence(item)
+		pair, _ := zrpc.Sequence(item)
 		if len(pair) != 2 {
 			continue
 		}
@@ -251,7 +251,7 @@ func reasonOf(v zrpc.Value) string {
 	if object, ok := v.(*zrpc.Object); ok {
 		parts = object.Args
 	}
-	if pair, ok := sequence(parts); ok && len(pair) == 2 {
+	if pair, ok := zrpc.Sequence(parts); ok && len(pair) == 2 {
 		if dict, ok := pair[1].(*zrpc.Dict); ok {
 			if s := textAt(dict, "_reason"); s != "" {
 				return s

@@ -172,7 +172,7 @@ func TestEveryRecordedException(t *testing.T) {
 		asked := map[string]zeolite.OID{}
 		for _, f := range conv.frames {
 			m := decode(t, conv.enc, f.Payload)
-			args, _ := sequence(m.Args)
+			args, _ := zrpc.Sequence(m.Args)
 			if f.Dir == vectors.ClientToServer {
 				if m.Name == zrpc.Value("loadSerial") {
 					oid, _ := zeolite.OIDFromBytes(args[0].([]byte))

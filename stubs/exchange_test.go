@@ -103,7 +103,7 @@ func decode(t testing.TB, enc zrpc.Encoding, payload []byte) message {
 		parse = zrpc.ParsePickle
 	}
 	v, rest, err := parse(payload, zrpc.Limits{})
-	items, _ := sequence(v)
+	items, _ := zrpc.Sequence(v)
 	if err != nil || len(rest) > 0 || len(items) != 4 {
 		t.Fatalf("not a message: %x: %v", payload, err)
 	}

@@ -488,7 +488,7 @@ func textAt(dict *zrpc.Dict, key string) string {
 
 // serialsFrom reads the pair (committed tid, tid the transaction read).
 func serialsFrom(v zrpc.Value) (committed, seen zeolite.TID, err error) {
-	items, ok := sequence(v)
+	items, ok := zrpc.Sequence(v)
 	if !ok || len(items) != 2 {
 		return 0, 0, fmt.Errorf("serials of a conflict must be a pair, not %v", v)
 	}
@@ -500,18 +500,6 @@ func serialsFrom(v zrpc.Value) (committed, seen zeolite.TID, err error) {
 		}
 	}
 	return tids[0], tids[1], nil
-}
-
-// sequence returns the items of a tuple or list, which msgpack cannot tell
-// apart.
-func sequence(v zrpc.Value) ([]zrpc.Value, bool) {
-	switch v := v.(type) {
-	case zrpc.Tuple:
-		return v, true
-	case zrpc.List:
-		return v, true
-	}
-	return nil, false
 }
 
 // The own functions make a decoded result independent of the reply's buffer.

@@ -265,7 +265,7 @@ func nameOf(conv conversation, f vectors.Frame) string {
 		parse = zrpc.ParsePickle
 	}
 	v, _, err := parse(f.Payload, zrpc.Limits{})
-	items, _ := sequence(v)
+	items, _ := zrpc.Sequence(v)
 	if err != nil || len(items) != 4 {
 		return conv.session + " not a message"
 	}
@@ -301,7 +301,7 @@ func mayDiffer(conv conversation, was, got message) bool {
 
 // exceptionOf is the exception in a reply.
 func exceptionOf(m message) *zrpc.RemoteError {
-	pair, _ := sequence(m.Args)
+	pair, _ := zrpc.Sequence(m.Args)
 	class, _ := pair[0].(string)
 	return &zrpc.RemoteError{Class: class, State: pair[1]}
 }

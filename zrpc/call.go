@@ -168,14 +168,7 @@ func (r *Reply) Err() error {
 	if err := r.Value.Err(); err != nil {
 		return &BadMessageError{Err: err}
 	}
-	var pair []Value
-	switch v := v.(type) {
-	case Tuple:
-		pair = v
-	case List:
-		pair = v
-	}
-	if len(pair) == 2 {
+	if pair, _ := Sequence(v); len(pair) == 2 {
 		if class, ok := pair[0].(string); ok {
 			return &RemoteError{Class: class, State: pair[1]}
 		}

@@ -41,7 +41,7 @@ func call(c *Conn, name string, arg Value) (Value, error) {
 	}
 	defer r.Release()
 	v := valueOf(r)
-	if items, ok := sequence(v); ok && len(items) == 1 {
+	if items, ok := Sequence(v); ok && len(items) == 1 {
 		v = items[0]
 	}
 	if b, ok := v.([]byte); ok {

@@ -93,7 +93,7 @@ func (r received) String() string {
 
 // short is the name with the first argument: what most tests compare.
 func (r received) short() string {
-	if args, ok := sequence(r.Args); ok && len(args) > 0 {
+	if args, ok := Sequence(r.Args); ok && len(args) > 0 {
 		return r.Name + readable(args[0])
 	}
 	return r.Name
@@ -151,7 +151,7 @@ func (w *wire) read() (received, error) {
 	if err != nil || len(rest) > 0 {
 		return received{}, fmt.Errorf("frame %x: %w, %d bytes left", b, err, len(rest))
 	}
-	items, _ := sequence(v)
+	items, _ := Sequence(v)
 	if len(items) != 4 {
 		return received{}, fmt.Errorf("not a message: %s", readable(v))
 	}

@@ -129,7 +129,7 @@ func (d *Decoder) Fallback() bool {
 	}
 	d.tree = &tree{cur: treeLevel{items: []Value{v}}}
 	if d.hasRetry {
-		if items, ok := sequence(v); ok && int(d.retry) <= len(items) {
+		if items, ok := Sequence(v); ok && int(d.retry) <= len(items) {
 			d.tree.push(items)
 			d.tree.cur.next = int(d.retry)
 		} else {

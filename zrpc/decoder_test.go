@@ -396,7 +396,7 @@ func TestIsInt(t *testing.T) {
 			if e.Value(g.v); e.Err() != nil || enc == Pickle && len(e.Buf) > 0 && e.Buf[0] != 'K' && e.Buf[0] != opLong1 {
 				continue
 			}
-			_, isSequence := sequence(g.v) // may begin like an integer in pickle
+			_, isSequence := Sequence(g.v) // may begin like an integer in pickle
 			_, want := g.v.(int64)
 			d := NewDecoder(enc, e.Buf, Limits{})
 			if got := d.IsInt(); got != want && !(isSequence && enc == Pickle) {

@@ -46,20 +46,9 @@ func (t *tree) position() (index int, what string) {
 	return index, typeName(t.peek())
 }
 
-// sequence returns the items of a tuple or list.
-func sequence(v Value) ([]Value, bool) {
-	switch v := v.(type) {
-	case Tuple:
-		return v, true
-	case List:
-		return v, true
-	}
-	return nil, false
-}
-
 // treeOpen enters a sequence of n items, or of any number if n is negative.
 func (d *Decoder) treeOpen(n int) {
-	items, ok := sequence(d.tree.peek())
+	items, ok := Sequence(d.tree.peek())
 	switch {
 	case !ok:
 		d.wrong("a sequence")

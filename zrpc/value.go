@@ -34,6 +34,17 @@ type Tuple []Value
 // List is a Python list.
 type List []Value
 
+// Sequence returns the items of a tuple or list, which msgpack cannot tell apart.
+func Sequence(v Value) ([]Value, bool) {
+	switch v := v.(type) {
+	case Tuple:
+		return v, true
+	case List:
+		return v, true
+	}
+	return nil, false
+}
+
 // Pair is one entry of a Dict.
 type Pair struct{ Key, Val Value }
 
@@ -257,7 +268,7 @@ func label(v Value, depth int) string {
 		}
 		return fmt.Sprintf("0x%x", v)
 	case Tuple, List:
-		items, _ := sequence(v)
+		items, _ := Sequence(v)
 		parts := make([]string, 0, min(len(items), maxParts))
 		for i, item := range items {
 			if i == maxParts {
