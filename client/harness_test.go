@@ -108,6 +108,7 @@ func open(t testing.TB, opt Options) *Storage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.settleTime = time.Minute // on a busy machine blobs may take longer than Finish waits
 	t.Cleanup(func() { s.Close() })
 	return s
 }
