@@ -263,13 +263,18 @@ func (t *Txn) withdraw() {
 	}
 	t.s.spawn(func() {
 		defer t.s.turn.Release(1)
-		// An answer other than None: the server is confused about us.
-		if err := l.stub.TpcAbort(t.s.ctx, id); err != nil && !errors.Is(err, zeolite.ErrReadOnly) {
-			l.conn.End(fmt.Errorf("tpc_abort: %w", err))
-		}
+		l.abort(id)
 		unshare(shared)
 		waitFor(uploads)
 	})
+}
+
+// abort has the server forget a transaction, or else ends the connection.
+func (l *link) abort(id stubs.TxnID) {
+	// An answer other than None: the server is confused about us.
+	if err := l.stub.TpcAbort(l.s.ctx, id); err != nil && !errors.Is(err, zeolite.ErrReadOnly) {
+		l.conn.End(fmt.Errorf("tpc_abort: %w", err))
+	}
 }
 
 // stopUploads ends the uploads to a connection that was lost.
@@ -315,7 +320,7 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 	}
 	c := t.commit(publish)
 	t.state = txnEnded
-	stub, id := t.link.stub, t.id
+	l, id := t.link, t.id
 	// The call outlives ctx: the next transaction gets its turn when the answer
 	// is there, or when the connection ends without it.
 	settled := make(chan struct{})
@@ -324,11 +329,18 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		visible = c.visible
 	}
 	c.s.spawn(func() {
-		defer close(settled)
-		if err := stub.TpcFinishHook(context.Background(), id, c.answered); err != nil && !c.wasAnswered() {
+		err := l.stub.TpcFinishHook(context.Background(), id, c.answered)
+		refused := err != nil && c.wasAnswered()
+		if err != nil && !refused {
 			c.lost(err)
 		}
 		c.settle()
+		close(settled)
+		if refused {
+			// Python's server still has the transaction, and the commit lock.
+			l.abort(id)
+			c.s.turn.Release(1)
+		}
 	})
 	var late <-chan time.Time
 	for waiting := true; waiting; {
@@ -398,7 +410,7 @@ func (c *commit) wasAnswered() bool {
 
 // answered is called by the goroutine that reads the connection, in the order
 // of messages: what others committed before is in the cache already, and what
-// they commit next is not.
+// they commit next is not. After an exception the turn is kept.
 func (c *commit) answered(tid stubs.OptionalTID, err error) {
 	switch {
 	case err != nil:
@@ -410,7 +422,9 @@ func (c *commit) answered(tid stubs.OptionalTID, err error) {
 		c.applied()
 	}
 	close(c.ended)
-	c.s.turn.Release(1)
+	if err == nil {
+		c.s.turn.Release(1)
+	}
 	if c.tid == 0 {
 		close(c.visible)
 	}
