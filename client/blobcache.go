@@ -145,7 +145,11 @@ func (s *Storage) OpenBlob(ctx context.Context, oid zeolite.OID, tid zeolite.TID
 		return nil, zeolite.ErrClosed
 	case s.blobs == nil:
 		return nil, zeolite.ErrUnsupported
-	case tid > s.LastTID():
+	}
+	if err := s.started(ctx); err != nil {
+		return nil, err
+	}
+	if tid > s.LastTID() {
 		return nil, &zeolite.NotFoundError{OID: oid, TID: tid, Blob: true}
 	}
 	b, k := s.blobs, blobKey{oid, tid}

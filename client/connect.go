@@ -221,6 +221,25 @@ func (s *Storage) connection(ctx context.Context) (*link, error) {
 	}
 }
 
+// started waits for the first connection, before which nothing is known of the
+// database: not even that it is empty. Whoever is just being told of its first
+// transaction does not wait for it to be visible.
+func (s *Storage) started(ctx context.Context) error {
+	if s.LastTID() != 0 {
+		return nil
+	}
+	s.cache.mu.Lock()
+	known := s.cache.tid
+	s.cache.mu.Unlock()
+	if known != 0 {
+		return nil
+	}
+	if _, err := s.connection(ctx); err != nil {
+		return err
+	}
+	return s.shown(ctx)
+}
+
 // read makes a call that changes nothing. If the connection is lost meanwhile
 // it is made once more, on the next one.
 func (s *Storage) read(ctx context.Context, call func(l *link) error) error {

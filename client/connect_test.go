@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,14 +293,17 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// What a server can do is not known before the first connection: whoever asks for
-// it waits.
-func TestUndoBeforeConnection(t *testing.T) {
+// What a server has, and can do, is not known before the first connection: whoever
+// asks for it waits.
+func TestBeforeConnection(t *testing.T) {
 	noLeaks(t)
 	srv := serve(t, newMemory(t), server.Options{}, "tcp")
-	tid := put(t, open(t, testOptions(t, srv.addr)), 1, 0, "x")
-	for _, undo := range []func(s *Storage) error{
-		func(s *Storage) error {
+	o := testOptions(t, srv.addr)
+	o.BlobDir = filepath.Join(t.TempDir(), "blobs")
+	tid := putBlob(t, open(t, o), 1, 0, []byte("blob"))
+	o.NoWait = true
+	for name, ask := range map[string]func(s *Storage) error{
+		"UndoLog": func(s *Storage) error {
 			for info, err := range s.UndoLog(t.Context()) {
 				if err == nil && info.TID != tid {
 					t.Errorf("UndoLog has %v first, want %v", info.TID, tid)
@@ -308,16 +312,44 @@ func TestUndoBeforeConnection(t *testing.T) {
 			}
 			return errors.New("UndoLog is empty")
 		},
-		func(s *Storage) error {
+		"Undo": func(s *Storage) error {
 			tx, err := s.Begin(t.Context(), zeolite.TxnMeta{})
 			must(t, err)
 			defer tx.Abort()
 			_, err = tx.Undo(t.Context(), tid)
 			return err
 		},
+		"LoadSerial": func(s *Storage) error {
+			_, err := s.LoadSerial(t.Context(), 1, tid)
+			return err
+		},
+		"OpenBlob": func(s *Storage) error {
+			b, err := s.OpenBlob(t.Context(), 1, tid)
+			if err == nil {
+				err = b.Close()
+			}
+			return err
+		},
+		"Transactions": func(s *Storage) error {
+			for _, err := range s.Transactions(t.Context(), 0, zeolite.MaxTID) {
+				return err
+			}
+			return errors.New("there are none")
+		},
+		"Changes": func(s *Storage) error {
+			for _, err := range s.Changes(t.Context(), 0) {
+				return err
+			}
+			return errors.New("there are none")
+		},
+		"Prefetch": func(s *Storage) error {
+			err := s.Prefetch(t.Context(), []zeolite.OID{1}, zeolite.MaxTID)
+			if _, ok := s.cache.get(1, tid+1); !ok && err == nil {
+				err = errors.New("nothing is cached")
+			}
+			return err
+		},
 	} {
-		o := testOptions(t, srv.addr)
-		o.NoWait = true
 		connect := make(chan struct{})
 		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			<-connect
@@ -325,14 +357,14 @@ func TestUndoBeforeConnection(t *testing.T) {
 		}
 		s := open(t, o)
 		failed := make(chan error, 1)
-		go func() { failed <- undo(s) }()
+		go func() { failed <- ask(s) }()
 		until(t, "it waits, or has failed", func() bool {
 			return len(failed) > 0 ||
 				inSelect(func(stack string) bool { return strings.Contains(stack, "client.(*Storage).connection(") }) > 0
 		})
 		close(connect)
 		if err := <-failed; err != nil {
-			t.Error(err)
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -106,11 +106,15 @@ func (s *Storage) Transactions(ctx context.Context, start, stop zeolite.TID) ite
 				w.end()
 			}
 		}()
-		from, stop := start, min(stop, s.LastTID())
 		if s.ctx.Err() != nil {
 			yield(nil, zeolite.ErrClosed)
 			return
 		}
+		if err := s.started(ctx); err != nil {
+			yield(nil, err)
+			return
+		}
+		from, stop := start, min(stop, s.LastTID())
 		for from <= stop {
 			var entry *stubs.TransactionEntry
 			err := ctx.Err()
@@ -248,7 +252,7 @@ func (s *Storage) Changes(ctx context.Context, after zeolite.TID) iter.Seq2[zeol
 		if after == ^zeolite.TID(0) {
 			return
 		}
-		for txn, err := range s.Transactions(ctx, after+1, s.LastTID()) {
+		for txn, err := range s.Transactions(ctx, after+1, zeolite.MaxTID) {
 			if err != nil {
 				yield(zeolite.Change{}, err)
 				return

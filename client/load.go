@@ -148,6 +148,9 @@ func (s *Storage) loadBefore(ctx context.Context, key loadKey) (zeolite.Revision
 // knows how, else by one for each. All requests are sent at once, and are
 // answered while Prefetch waits. Objects that do not exist are passed over.
 func (s *Storage) Prefetch(ctx context.Context, oids []zeolite.OID, before zeolite.TID) error {
+	if err := s.started(ctx); err != nil {
+		return err
+	}
 	before = min(before, s.LastTID()+1)
 	var missing []zeolite.OID
 	for _, oid := range oids {
@@ -178,6 +181,9 @@ func (s *Storage) Prefetch(ctx context.Context, oids []zeolite.OID, before zeoli
 func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolite.TID) ([]byte, error) {
 	if s.ctx.Err() != nil {
 		return nil, zeolite.ErrClosed
+	}
+	if err := s.started(ctx); err != nil {
+		return nil, err
 	}
 	if serial > s.LastTID() {
 		return nil, &zeolite.NotFoundError{OID: oid, TID: serial}

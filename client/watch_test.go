@@ -88,6 +88,10 @@ func TestWatchBeforeConnection(t *testing.T) {
 	s := open(t, o)
 	told := make(chan zeolite.TID, 1)
 	s.Watch(func(tid zeolite.TID, _ []zeolite.OID, visible func()) {
+		// It can ask, and is not kept waiting for what waits for it.
+		if _, err := s.LoadSerial(t.Context(), 1, tid); !isAbsent(err) {
+			t.Errorf("LoadSerial before it is visible: got error %v", err)
+		}
 		visible()
 		told <- tid
 	}, func() { t.Error("lost") })
