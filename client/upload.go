@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -40,7 +41,7 @@ func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
 
 // AdoptFile makes an upload of a file, which is moved into the blob directory,
 // or copied if that is in another file system. On success the file is gone
-// from its place.
+// from its place. It must be a regular file, and not a link to one.
 func (s *Storage) AdoptFile(ctx context.Context, path string) (zeolite.BlobUpload, error) {
 	if err := s.canBlob(ctx); err != nil {
 		return nil, err
@@ -159,6 +160,14 @@ func (u *upload) consume() {
 func (u *upload) adopt(path string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	// What is moved is what path names, and what is opened where a link leads.
+	named, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !named.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
 	// Locked before it is moved: the lock stays with the file.
 	src, err := openLocked(path, os.O_RDONLY)
 	if err != nil {
