@@ -14,29 +14,41 @@ import (
 	"github.com/zeolite-go/zeolite/zrpc"
 )
 
-// History implements zeolite.Storage.
+// History implements zeolite.Storage, of the revisions up to LastTID. The server
+// may have later ones, which are still to be published here: it is asked again
+// for as many more.
 func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) ([]zeolite.TransactionInfo, error) {
-	var v zrpc.Value
-	err := s.read(ctx, func(l *link) (err error) {
-		v, err = l.stub.History(ctx, oid, int64(n))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	last := s.LastTID()
-	infos := []zeolite.TransactionInfo{}
-	items, _ := zrpc.Sequence(v)
-	for _, item := range items {
-		info, err := infoFrom(item)
+	for later := 0; ; {
+		var v zrpc.Value
+		asked := int64(n) + int64(later)
+		err := s.read(ctx, func(l *link) (err error) {
+			v, err = l.stub.History(ctx, oid, asked)
+			return err
+		})
 		if err != nil {
-			return nil, fmt.Errorf("history: %w", err)
+			return nil, err
 		}
-		if info.TID <= last {
-			infos = append(infos, *info)
+		entries, _ := zrpc.Sequence(v)
+		last := s.LastTID()
+		infos := []zeolite.TransactionInfo{}
+		for _, item := range entries {
+			info, err := infoFrom(item)
+			if err != nil {
+				return nil, fmt.Errorf("history: %w", err)
+			}
+			if info.TID <= last && len(infos) < n {
+				infos = append(infos, *info)
+			}
+		}
+		switch {
+		case len(infos) < n && int64(len(entries)) >= asked:
+			later = len(entries) - len(infos)
+		case len(infos) == 0 && len(entries) > 0 && n > 0:
+			return nil, &zeolite.NotFoundError{OID: oid} // as of LastTID
+		default:
+			return infos, nil
 		}
 	}
-	return infos, nil
 }
 
 // undoBatch is how many entries of the undo log are asked for at once.

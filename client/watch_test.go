@@ -225,6 +225,59 @@ func TestConflictWithUnpublished(t *testing.T) {
 	wantCurrent(t, s, 1, tid, "theirs, mine")
 }
 
+// The history is that of the revisions up to LastTID, and as long as asked for,
+// although the server has later ones that are still to be published. Whoever is
+// told of those can ask for it, too.
+func TestHistoryWithUnpublished(t *testing.T) {
+	noLeaks(t)
+	srv := serve(t, newMemory(t), server.Options{}, "tcp")
+	writer, s := open(t, testOptions(t, srv.addr)), open(t, testOptions(t, srv.addr))
+	history := func(oid zeolite.OID, n int) (tids []zeolite.TID) {
+		infos, err := s.History(t.Context(), oid, n)
+		var absent *zeolite.NotFoundError
+		if len(infos) == 0 && !errors.As(err, &absent) || len(infos) > 0 && err != nil {
+			t.Errorf("History of %v: %v, %v", oid, infos, err)
+		}
+		for _, info := range infos {
+			tids = append(tids, info.TID)
+		}
+		return tids
+	}
+	first := put(t, writer, 1, 0, "one")
+	second := put(t, writer, 1, first, "two")
+	waitTID(t, s, second)
+	publishing, gate := make(chan []zeolite.TID, 3), make(chan struct{})
+	s.Watch(func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+		publishing <- history(1, 1)
+		<-gate
+		visible()
+	}, func() { t.Error("lost") })
+	third := put(t, writer, 1, second, "three")
+	put(t, writer, 2, 0, "new")
+	last := put(t, writer, 1, third, "four")
+	if got := <-publishing; !slices.Equal(got, []zeolite.TID{second}) {
+		t.Errorf("whoever was told of %v finds %v", third, got)
+	}
+	until(t, "all was told", func() bool {
+		s.cache.mu.Lock()
+		defer s.cache.mu.Unlock()
+		return s.cache.tid == last
+	})
+	for n, want := range map[int][]zeolite.TID{1: {second}, 2: {second, first}, 3: {second, first}} {
+		if !slices.Equal(history(1, n), want) {
+			t.Errorf("History of %d revisions: %v, want %v", n, history(1, n), want)
+		}
+	}
+	if got := history(2, 1); got != nil {
+		t.Errorf("an object that is still to be published has the history %v", got)
+	}
+	close(gate)
+	waitTID(t, s, last)
+	if got := history(1, 3); !slices.Equal(got, []zeolite.TID{last, third, second}) {
+		t.Errorf("History when all is published: %v", got)
+	}
+}
+
 // oblivious is a storage that cannot tell what was committed.
 type oblivious struct {
 	*memory.Storage
