@@ -20,10 +20,19 @@ func (s *Storage) verify(l *link) error {
 	known, empty := c.tid, len(c.objects) == 0
 	watched := s.pub.watch != nil
 	c.mu.Unlock()
+	if l.tid < known {
+		// The connection before may have told of more since this one was made,
+		// where it waits in l.early.
+		last, err := l.stub.LastTransaction(ctx)
+		if err != nil {
+			return fmt.Errorf("lastTransaction: %w", err)
+		}
+		if last < known {
+			return &errBehind{server: last, cache: known}
+		}
+	}
 	switch {
-	case l.tid < known:
-		return &errBehind{server: l.tid, cache: known}
-	case l.tid == known:
+	case l.tid <= known:
 	case known == zeolite.ZeroTID && s.pub.last() == zeolite.ZeroTID && empty:
 		// The first connection, and nothing is cached.
 		c.mu.Lock()
