@@ -36,3 +36,19 @@ func TestBlobAdoptNoFile(t *testing.T) {
 	}
 	noTemporaryFiles(t, w.opt.BlobDir)
 }
+
+// A file that somebody has locked is not taken over, and the error says why.
+func TestBlobAdoptLocked(t *testing.T) {
+	w, _, _ := blobClients(t)
+	path := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(path, []byte("adopted"), 0o666))
+	lock := newFlock(path)
+	must(t, lock.Lock())
+	defer lock.Unlock()
+	if _, err := w.AdoptFile(t.Context(), path); err == nil || !strings.Contains(err.Error(), "locked by another process") {
+		t.Errorf("AdoptFile: got error %v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}

@@ -226,8 +226,8 @@ func (b *blobCache) create() (*upload, error) {
 	for {
 		path := filepath.Join(b.dir, "tmp", uploadPrefix+randomName()+uploadSuffix)
 		file, err := openLocked(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
-		if errors.Is(err, errTaken) {
-			continue // by somebody who took it for stale before it was locked
+		if errors.Is(err, errLocked) || errors.Is(err, errRemoved) {
+			continue // somebody took it for stale before it was locked
 		}
 		if err != nil {
 			return nil, blobError("cannot create a blob", err)

@@ -121,7 +121,11 @@ const (
 	uploadSuffix = ".upload"
 )
 
-var errTaken = errors.New("the file was removed by another process")
+// Why openLocked fails: somebody is quicker.
+var (
+	errLocked  = errors.New("the file is locked by another process")
+	errRemoved = errors.New("the file was removed by another process")
+)
 
 // removeStale removes the uploads and downloads of processes that are gone.
 func (b *blobCache) removeStale() {

@@ -10,7 +10,8 @@ import (
 )
 
 // openLocked opens a file and locks it (flock) for as long as it is open. It
-// fails with errTaken if the file was removed before it could be locked.
+// fails with errLocked if somebody else has it locked, and with errRemoved if it
+// was removed before it could be locked.
 func openLocked(path string, flag int) (*os.File, error) {
 	file, err := os.OpenFile(path, flag, 0o666)
 	if err != nil {
@@ -19,7 +20,7 @@ func openLocked(path string, flag int) (*os.File, error) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errTaken
+			err = errLocked
 		}
 		return nil, err
 	}
@@ -27,7 +28,7 @@ func openLocked(path string, flag int) (*os.File, error) {
 	if err == nil {
 		var there fs.FileInfo
 		if there, err = os.Stat(path); err == nil && !os.SameFile(ours, there) || errors.Is(err, fs.ErrNotExist) {
-			err = errTaken
+			err = errRemoved
 		}
 	}
 	if err != nil {
