@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -112,43 +111,6 @@ func newFlock(path string) *flock.Flock {
 // lock does not depend on it.
 func writePID(path string) {
 	_ = os.WriteFile(path, fmt.Appendf(nil, " %d\n", os.Getpid()), 0o666)
-}
-
-// Uploads, and downloads under way, are files in tmp that their process has
-// locked.
-const (
-	uploadPrefix = "zeolite-"
-	uploadSuffix = ".upload"
-)
-
-// Why openLocked fails: somebody is quicker.
-var (
-	errLocked  = errors.New("the file is locked by another process")
-	errRemoved = errors.New("the file was removed by another process")
-)
-
-// removeStale removes the uploads and downloads of processes that are gone.
-func (b *blobCache) removeStale() {
-	dir := filepath.Join(b.dir, "tmp")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), uploadPrefix) || !strings.HasSuffix(e.Name(), uploadSuffix) {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
-		// It may be that another file gets this name meanwhile: AdoptFile.
-		f, err := openLocked(path, os.O_RDONLY)
-		if err != nil {
-			continue
-		}
-		if os.Remove(path) == nil {
-			b.s.log.Info("removed what a process left behind", "file", path)
-		}
-		f.Close()
-	}
 }
 
 func randomName() string { return strings.ToLower(rand.Text()[:16]) }
