@@ -318,16 +318,13 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 		t.Abort()
 		return 0, err
 	}
-	c := t.commit(publish)
+	c := t.detach(publish)
 	t.state = txnEnded
 	l, id := t.link, t.id
 	// The call outlives ctx: the next transaction gets its turn when the answer
 	// is there, or when the connection ends without it.
 	settled := make(chan struct{})
-	var visible <-chan struct{}
-	if len(c.staging.blobs) > 0 {
-		visible = c.visible
-	}
+	blobs := len(c.staging.blobs) > 0
 	c.s.spawn(func() {
 		err := l.stub.TpcFinishHook(context.Background(), id, c.answered)
 		refused := err != nil && c.wasAnswered()
@@ -342,21 +339,7 @@ func (t *Txn) Finish(ctx context.Context, publish zeolite.Publish) (zeolite.TID,
 			c.s.turn.Release(1)
 		}
 	})
-	var late <-chan time.Time
-	for waiting := true; waiting; {
-		waiting = false
-		select {
-		case <-settled:
-		case <-ctx.Done():
-		case <-late:
-		case <-visible:
-			// Another process may have the blob's directory for as long as it
-			// downloads.
-			timer := time.NewTimer(c.s.settleTime)
-			defer timer.Stop()
-			visible, late, waiting = nil, timer.C, true
-		}
-	}
+	c.wait(ctx, settled, blobs)
 	if !c.wasAnswered() {
 		return 0, &InDoubtError{err: ctx.Err(), c: c}
 	}
@@ -389,14 +372,38 @@ type commit struct {
 	unanswered bool
 }
 
-// commit moves all that the transaction has to what remains of it.
-func (t *Txn) commit(publish zeolite.Publish) *commit {
+// detach moves all that the transaction has to what remains of it.
+func (t *Txn) detach(publish zeolite.Publish) *commit {
 	c := &commit{
 		s: t.s, meta: t.meta, basis: t.basis, staging: t.staging, rewrote: t.rewrote, shared: t.shared, publish: publish,
 		ended: make(chan struct{}), visible: make(chan struct{}),
 	}
 	t.staging = staging{}
 	return c
+}
+
+// wait waits until a commit is settled or the context ends. It does not wait long
+// for blobs once the commit is visible: another process may have the directory of
+// one for as long as it downloads.
+func (c *commit) wait(ctx context.Context, settled <-chan struct{}, blobs bool) {
+	visible := c.visible
+	if !blobs {
+		visible = nil // it is settled at once
+	}
+	select {
+	case <-settled:
+		return
+	case <-ctx.Done():
+		return
+	case <-visible:
+	}
+	timer := time.NewTimer(c.s.settleTime)
+	defer timer.Stop()
+	select {
+	case <-settled:
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 func (c *commit) wasAnswered() bool {
