@@ -161,10 +161,10 @@ func infoFrom(v zrpc.Value) (*zeolite.TransactionInfo, error) {
 
 // Pack implements zeolite.Packer: the server packs, and Pack waits for it. A
 // pack goes on at the server when the context ends. So it does if the connection
-// is lost: it is not asked for again, and the *DisconnectedError says that this
-// is not safe. Whether garbage is collected is the server's setting, which the
-// protocol cannot change: a PackOptions.GC that is not nil gives ErrUnsupported.
-// There is no progress.
+// is lost: it is not asked for again, and if it was sent the *DisconnectedError
+// says that this is not safe. Whether garbage is collected is the server's setting,
+// which the protocol cannot change: a PackOptions.GC that is not nil gives
+// ErrUnsupported. There is no progress.
 //
 // The protocol tells moments in seconds as a floating-point number, so tid is
 // rounded up, by less than a microsecond. This client's object cache is

@@ -52,7 +52,7 @@ type Options struct {
 	// of processes share, of Go and of Python. Without it there are no blobs.
 	BlobDir string
 	// SharedBlobDir says that BlobDir is the blob directory of the server
-	// itself: nothing is downloaded, uploaded or removed then.
+	// itself: no blob is downloaded, sent or removed then.
 	SharedBlobDir bool
 	// BlobCacheSize, if not 0, is the size in bytes to which the blob cache
 	// is cut down each time BlobCacheSizeCheck percent of it (10) were added.
