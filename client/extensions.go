@@ -88,7 +88,7 @@ func (s *Storage) loadSome(ctx context.Context, oids []zeolite.OID, before zeoli
 			if err != nil {
 				return
 			}
-			// As in loadBefore, before any later message is looked at.
+			// As in ask, before any later message is looked at.
 			s.cache.mu.Lock()
 			defer s.cache.mu.Unlock()
 			for i, r := range loaded[:min(len(loaded), len(oids))] {

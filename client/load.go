@@ -110,7 +110,7 @@ func (s *Storage) load(ctx context.Context, key loadKey) (zeolite.Revision, erro
 
 // fly makes a load for everybody who waits for it.
 func (s *Storage) fly(ctx context.Context, key loadKey, f *flight) {
-	rev, err := s.loadBefore(ctx, key)
+	rev, err := s.ask(ctx, key)
 	s.flights.mu.Lock()
 	delete(s.flights.by, key)
 	s.flights.mu.Unlock()
@@ -119,10 +119,10 @@ func (s *Storage) fly(ctx context.Context, key loadKey, f *flight) {
 	close(f.done)
 }
 
-// loadBefore asks the server. The cache learns the answer in the goroutine that
-// reads the connection, before any later message is looked at: an invalidation
-// that follows finds it there.
-func (s *Storage) loadBefore(ctx context.Context, key loadKey) (zeolite.Revision, error) {
+// ask asks the server. The cache learns the answer in the goroutine that reads the
+// connection, before any later message is looked at: an invalidation that follows
+// finds it there.
+func (s *Storage) ask(ctx context.Context, key loadKey) (zeolite.Revision, error) {
 	var rev zeolite.Revision
 	err := s.read(ctx, func(l *link) error {
 		answer := new(zeolite.Revision) // a late answer goes nowhere else

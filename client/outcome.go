@@ -99,13 +99,11 @@ func (c *commit) barrier(ctx context.Context) error {
 	probe := op{Op: spool.Op{Kind: spool.Undo, Serial: zeolite.MaxTID}}
 	if c.meta.TID == 0 {
 		err := c.staging.each(func(o *op) error {
-			if o.Kind == spool.Undo || o.Kind == spool.Restore {
-				probe = op{Op: spool.Op{Kind: spool.Undo, Serial: zeolite.MaxTID}}
-				return errStop
+			if o.Kind != spool.Undo && o.Kind != spool.Restore {
+				// One object is enough: it had the locks of all of them.
+				probe = op{Op: spool.Op{Kind: spool.Check, OID: o.OID, Serial: o.Serial}}
 			}
-			// One object is enough: it had the locks of all of them.
-			probe = op{Op: spool.Op{Kind: spool.Check, OID: o.OID, Serial: o.Serial}}
-			return nil
+			return errStop
 		})
 		if err != nil && err != errStop {
 			return err
