@@ -63,10 +63,11 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 	if err != nil {
 		return pos, &zeolite.StorageError{Message: "cannot write the transaction", Err: err}
 	}
+	mayCount := true // some of the group, unless it is undone: the log may have it
 	if logged {
 		end, err = s.writeLogged(g, entry, pos, blobs)
 	} else {
-		end, err = s.writeSynced(g, group, pos, last, blobs)
+		end, mayCount, err = s.writeSynced(g, group, pos, last, blobs)
 	}
 	if err == nil {
 		return end, nil
@@ -76,10 +77,11 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 	if undo == nil && logged {
 		undo = s.wal.void()
 	}
-	// After a directory could not be synced nothing is, and no status was set.
-	if undo != nil && !errors.Is(err, errDirSyncFailed) {
+	if undo != nil {
 		s.fail(fmt.Errorf("cannot restore Data.fs to its state before a transaction that failed (%w): %w", err, undo))
-		err = errors.Join(zeolite.ErrInDoubt, err)
+		if mayCount {
+			err = errors.Join(zeolite.ErrInDoubt, err)
+		}
 	}
 	return pos, err
 }
@@ -151,22 +153,23 @@ func (s *Storage) guard(g *generation, pos int64) error {
 	return nil
 }
 
-// writeSynced writes a group to Data.fs, over the guard, with two syncs.
-func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, err error) {
+// writeSynced writes a group to Data.fs, over the guard, with two syncs. begun says
+// that it got as far as the statuses: after an error, too, some may be there.
+func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeolite.TID, blobs *groupBlobs) (end int64, begun bool, err error) {
 	if end, err = s.writeUncommitted(g, group, pos, last); err == nil {
 		err = g.file.Sync()
 	}
-	if err = errors.Join(err, blobs.syncs.wait()); err == nil {
-		err = setStatuses(g.file, group)
+	if err = errors.Join(err, blobs.syncs.wait()); err != nil {
+		return end, false, err
 	}
-	if err == nil {
+	if err = setStatuses(g.file, group); err == nil {
 		err = g.file.Sync()
 	}
 	if err == nil {
 		s.data.set(end)
 		s.guardAt = end
 	}
-	return end, err
+	return end, true, err
 }
 
 // writeUncommitted writes the group with status 'c', and the guard.
