@@ -31,6 +31,9 @@ type blobDir struct {
 	// known are directories whose names are durable. Of others that is not sure,
 	// whoever made them: an earlier process, a client, or Python.
 	known map[string]struct{}
+
+	syncMu  sync.Mutex
+	syncing map[string]*dirSync // by name, while somebody does (blobsync.go)
 }
 
 // knownMax is how many directories are known or fresh at most; then all are

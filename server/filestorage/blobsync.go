@@ -148,14 +148,10 @@ func readWhole(name string, b []byte) error {
 	return err
 }
 
-var (
-	// errSyncFailed says that a sync failed, and was not just impossible to begin. To
-	// repeat it proves nothing: Linux reports such an error once, and then takes what
-	// it could not write for written.
-	errSyncFailed = errors.New("sync failed")
-	// errDirSyncFailed is that of a directory, which other blobs may depend on, too.
-	errDirSyncFailed = fmt.Errorf("%w: a directory of blobs", errSyncFailed)
-)
+// errSyncFailed says that a sync failed, and was not just impossible to begin. To
+// repeat it proves nothing: Linux reports such an error once, and then takes what
+// it could not write for written.
+var errSyncFailed = errors.New("the sync of blobs failed")
 
 // syncs makes files and names durable, many at a time. It is used by one
 // goroutine.
@@ -164,9 +160,9 @@ type syncs struct {
 	// behind says that all is committed, and in the log: nobody waits, and what
 	// is not there has been packed away.
 	behind bool
-	// fail, if set, is told at once when the sync of a directory failed: the names
-	// in it may be those of blobs that are behind, too, and whoever syncs it next
-	// for them would be told that all is well.
+	// fail, if set, is told at once when a sync failed that others may rely on: that
+	// of anything behind, and that of a directory, which may have names of theirs.
+	// Whoever syncs it next would be told that all is well.
 	fail func(error)
 
 	todo  map[string]bool // true for a directory
@@ -225,12 +221,9 @@ func (y *syncs) start() {
 			for n := range todo {
 				var err error
 				if n.dir {
-					err = y.dir.fs.SyncDir(n.name)
+					err = y.dir.syncDir(n.name, y.fail)
 				} else {
-					err = syncFile(y.dir.fs, n.name)
-				}
-				if err != nil && !neverBegun(err) {
-					err = y.failed(n.dir, err)
+					err = y.syncFile(n.name)
 				}
 				if err != nil && !(y.behind && errors.Is(err, fs.ErrNotExist)) {
 					y.mu.Lock()
@@ -243,18 +236,6 @@ func (y *syncs) start() {
 	}
 }
 
-// failed says of what the sync failed.
-func (y *syncs) failed(dir bool, err error) error {
-	if !dir {
-		return fmt.Errorf("%w: %w", errSyncFailed, err)
-	}
-	err = fmt.Errorf("%w: %w", errDirSyncFailed, err)
-	if y.fail != nil {
-		y.fail(err)
-	}
-	return err
-}
-
 // wait returns when all is synced.
 func (y *syncs) wait() error {
 	y.wg.Wait()
@@ -262,6 +243,57 @@ func (y *syncs) wait() error {
 		y.dir.durable(y.fresh)
 	}
 	return y.err
+}
+
+func (y *syncs) syncFile(name string) error {
+	err := syncFile(y.dir.fs, name)
+	if err != nil && !neverBegun(err) {
+		err = fmt.Errorf("%w: %w", errSyncFailed, err)
+		if y.behind && y.fail != nil {
+			y.fail(err)
+		}
+	}
+	return err
+}
+
+// dirSync keeps the syncs of one directory apart.
+type dirSync struct {
+	sync.Mutex
+	users int // guarded by blobDir.syncMu
+}
+
+// syncDir makes the names in a directory durable. If that fails, fail, if set, is told
+// before anybody else syncs it, who would be told that all is well. So who has synced
+// it, and then finds that nothing has failed, may believe that.
+func (d *blobDir) syncDir(name string, fail func(error)) error {
+	d.syncMu.Lock()
+	if d.syncing == nil {
+		d.syncing = make(map[string]*dirSync)
+	}
+	this := d.syncing[name]
+	if this == nil {
+		this = new(dirSync)
+		d.syncing[name] = this
+	}
+	this.users++
+	d.syncMu.Unlock()
+
+	this.Lock()
+	err := d.fs.SyncDir(name)
+	if err != nil && !neverBegun(err) {
+		err = fmt.Errorf("%w: %w", errSyncFailed, err)
+		if fail != nil {
+			fail(err)
+		}
+	}
+	this.Unlock()
+
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	if this.users--; this.users == 0 {
+		delete(d.syncing, name)
+	}
+	return err
 }
 
 // writeWhole makes a file of b, or replaces the contents of one, durably but for its

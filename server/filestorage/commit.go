@@ -58,7 +58,7 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 		err = s.guard(g, pos)
 	}
 	if logged || err != nil {
-		err = errors.Join(err, blobs.syncs.wait())
+		err = errors.Join(err, s.blobsSynced(blobs))
 	}
 	if err != nil {
 		return pos, &zeolite.StorageError{Message: "cannot write the transaction", Err: err}
@@ -84,6 +84,12 @@ func (s *Storage) writeGroup(g *generation, group []*Txn, pos int64, last zeolit
 		}
 	}
 	return pos, err
+}
+
+// blobsSynced waits until the blobs of a group that will not be in the log are
+// durable. A sync may have failed for who syncs others: then ours says nothing.
+func (s *Storage) blobsSynced(blobs *groupBlobs) error {
+	return errors.Join(blobs.syncs.wait(), s.failed())
 }
 
 // useLog says whether a group goes into the write-ahead log. It is made if there
@@ -159,7 +165,7 @@ func (s *Storage) writeSynced(g *generation, group []*Txn, pos int64, last zeoli
 	if end, err = s.writeUncommitted(g, group, pos, last); err == nil {
 		err = g.file.Sync()
 	}
-	if err = errors.Join(err, blobs.syncs.wait()); err != nil {
+	if err = errors.Join(err, s.blobsSynced(blobs)); err != nil {
 		return end, false, err
 	}
 	if err = setStatuses(g.file, group); err == nil {

@@ -50,7 +50,7 @@ func (p *packer) writeRemoved() error {
 		err = d.fs.Rename(list+uploadSuffix, list)
 	}
 	if err == nil {
-		err = d.fs.SyncDir(d.path)
+		err = d.syncDir(d.path, p.s.fail)
 	}
 	return blobError("cannot write down which blobs to remove", err)
 }

@@ -72,6 +72,11 @@ func (s *Storage) writable(ctx context.Context) error {
 	if s.opts.ReadOnly {
 		return zeolite.ErrReadOnly
 	}
+	return s.failed()
+}
+
+// failed says why the storage cannot be written to any more, if a write failed.
+func (s *Storage) failed() error {
 	if f := s.failure.Load(); f != nil {
 		return f
 	}

@@ -1,7 +1,6 @@
 package filestorage
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -43,8 +42,8 @@ func (d *dataSync) set(end int64) {
 // reach says that Data.fs and blobs have been synced up to end, unless a commit
 // meanwhile could not sync what they share. The caller holds running.
 func (d *dataSync) reach(end int64) error {
-	if f := d.s.failure.Load(); f != nil {
-		return f
+	if err := d.s.failed(); err != nil {
+		return err
 	}
 	d.synced.Store(end)
 	return nil
@@ -115,8 +114,8 @@ func (d *dataSync) follow() {
 func (d *dataSync) now() error {
 	d.running.Lock()
 	defer d.running.Unlock()
-	if f := d.s.failure.Load(); f != nil {
-		return f
+	if err := d.s.failed(); err != nil {
+		return err
 	}
 	g, err := d.s.acquire()
 	if err != nil {
@@ -148,8 +147,8 @@ func (d *dataSync) now() error {
 func (d *dataSync) upTo(file File, end int64) error {
 	d.running.Lock()
 	defer d.running.Unlock()
-	if f := d.s.failure.Load(); f != nil {
-		return f
+	if err := d.s.failed(); err != nil {
+		return err
 	}
 	if err := d.syncBlobs(); err != nil {
 		return err
@@ -166,8 +165,8 @@ func (d *dataSync) upTo(file File, end int64) error {
 func (d *dataSync) blobsNow() error {
 	d.running.Lock()
 	defer d.running.Unlock()
-	if f := d.s.failure.Load(); f != nil {
-		return f
+	if err := d.s.failed(); err != nil {
+		return err
 	}
 	return d.syncBlobs()
 }
@@ -181,7 +180,7 @@ func (d *dataSync) syncBlobs() error {
 	if len(blobs) == 0 {
 		return nil
 	}
-	y := syncs{dir: d.s.blobs, behind: true}
+	y := syncs{dir: d.s.blobs, behind: true, fail: d.s.fail}
 	for _, b := range blobs {
 		y.addFile(b.file)
 		y.addDir(filepath.Dir(b.file))
@@ -189,11 +188,7 @@ func (d *dataSync) syncBlobs() error {
 	y.start()
 	if err := y.wait(); err != nil {
 		d.follows(blobs)
-		err = fmt.Errorf("cannot sync blobs: %w", err)
-		if errors.Is(err, errSyncFailed) {
-			d.s.fail(err)
-		}
-		return err
+		return fmt.Errorf("cannot sync blobs: %w", err)
 	}
 	return nil
 }
