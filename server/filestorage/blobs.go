@@ -65,18 +65,16 @@ func (s *Storage) AdoptBlob(ctx context.Context, oid zeolite.OID, name string) (
 		return nil, &zeolite.StorageError{Message: fmt.Sprintf("%q is not the name of a blob that a client shares", name)}
 	}
 	path := filepath.Join(s.blobs.oidDir(oid), name)
-	st, err := os.Lstat(path)
-	if err == nil && !st.Mode().IsRegular() {
-		err = errors.New("not a regular file")
-	}
+	f, err := openRegular(s.fs, path)
 	if err != nil {
 		return nil, blobError("cannot take over a blob", err)
 	}
-	f, err := s.fs.OpenFile(path, os.O_RDONLY, 0)
+	size, err := f.Size()
 	if err != nil {
+		f.Close()
 		return nil, blobError("cannot take over a blob", err)
 	}
-	return s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, st.Size()), nil
+	return s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, size), nil
 }
 
 // isSharedName says whether name, or name without its last character, ends in
@@ -143,7 +141,7 @@ func (u *upload) usable() error {
 	}
 	st, err := os.Lstat(u.path)
 	if err == nil && !st.Mode().IsRegular() {
-		err = errors.New("not a regular file")
+		err = errNotRegular
 	}
 	if err != nil {
 		return blobError("the upload of a blob is not there", err)

@@ -157,8 +157,9 @@ var errSyncFailed = errors.New("the sync of blobs failed")
 // goroutine.
 type syncs struct {
 	dir *blobDir
-	// behind says that all is committed, and in the log: nobody waits, and what
-	// is not there has been packed away.
+	// behind says that all is committed, and in the log: nobody waits. What is not
+	// there any more is passed over. Nothing of ours removes it before it is synced;
+	// but those who share the directory can, and commits would wait for it for ever.
 	behind bool
 	// fail, if set, is told at once when a sync failed that others may rely on: that
 	// of anything behind, and that of a directory, which may have names of theirs.
@@ -225,7 +226,7 @@ func (y *syncs) start() {
 				} else {
 					err = y.syncFile(n.name)
 				}
-				if err != nil && !(y.behind && errors.Is(err, fs.ErrNotExist)) {
+				if err != nil && !(y.behind && replaced(err)) {
 					y.mu.Lock()
 					y.err = errors.Join(y.err, err)
 					y.mu.Unlock()
@@ -317,9 +318,43 @@ func neverBegun(err error) bool {
 }
 
 func syncFile(fsys FileSystem, name string) error {
-	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
+	f, err := openRegular(fsys, name)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// openRegular opens a file that clients who share the directory may have replaced: by
+// a pipe, to keep us waiting, or by a link to another file. The errors for both are
+// of opening it.
+func openRegular(fsys FileSystem, name string) (File, error) {
+	notRegular := &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() {
+		return nil, notRegular // it may be a link, and not every system can tell when it opens one
+	}
+	f, err := fsys.OpenFile(name, os.O_RDONLY|openNow|noFollow, 0)
+	if err != nil {
+		return nil, err
+	}
+	if sf, can := f.(statFile); can {
+		st, err := sf.Stat()
+		if err == nil && !st.Mode().IsRegular() {
+			err = notRegular
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// errNotRegular says that there is something else where a file should be.
+var errNotRegular = errors.New("not a regular file")
+
+// replaced says whether a file could not be opened because something else is there,
+// or nothing.
+func replaced(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) || notDirectory(err)
 }

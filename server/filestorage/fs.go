@@ -48,6 +48,9 @@ type File interface {
 // disk, without waiting for it: so that a later Sync has less to do.
 type writeBacker interface{ StartWriteBack(off, n int64) }
 
+// statFile is a File that can tell what it is.
+type statFile interface{ Stat() (fs.FileInfo, error) }
+
 // directFile is a File that can be written past the operating system's cache.
 type directFile interface {
 	// SetDirect begins to do so, or ends it.
@@ -95,7 +98,7 @@ func (OSFileSystem) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir
 
 // SyncDir implements FileSystem.
 func (OSFileSystem) SyncDir(name string) error {
-	d, err := os.Open(name)
+	d, err := os.OpenFile(name, os.O_RDONLY|openNow, 0)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package filestorage
+
+const openNow, noFollow = 0, 0
+
+func notDirectory(error) bool { return false }
