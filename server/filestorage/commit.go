@@ -338,6 +338,9 @@ func (t *Txn) writeSpilled(w *groupWriter) error {
 			continue
 		}
 		prev, _ := g.index.get(r.oid)
+		if prev == unreadable {
+			return errUnreadable
+		}
 		for done, total := int64(0), r.len(); done < total; {
 			b := chunk[:min(total-done, int64(len(chunk)))]
 			if err := t.stage.readAt(b, r.off+done); err != nil {

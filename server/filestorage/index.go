@@ -128,11 +128,17 @@ func (x *index) own(sh *indexShard, prefix uint64) (bucket []uint64, known bool)
 	if b == nil {
 		return nil, false
 	}
-	bucket = x.mapped.appendTo(nil, b, prefix)
+	bucket, _ = x.mapped.appendTo(nil, b, prefix)
+	x.move(sh, b, prefix, bucket)
+	return bucket, true
+}
+
+// move puts a copy of a bucket in the place of that in the file. The caller holds the
+// lock of its shard.
+func (x *index) move(sh *indexShard, b *mappedBucket, prefix uint64, bucket []uint64) {
 	x.add(sh, prefix, bucket)
 	// Who does not find it there any more must find it here.
 	b.setMoved(prefix)
-	return bucket, true
 }
 
 // inFile says whether the bucket of oid is still to be copied from the file before it
@@ -143,16 +149,22 @@ func (x *index) inFile(oid zeolite.OID) bool {
 }
 
 // expect copies the bucket of oid from the file, if it is still there, so that set
-// need not.
+// need not. If not all of it can be read it stays there: as long as nothing is set, no
+// object that can be found has to be given up for its neighbours.
 func (x *index) expect(oid zeolite.OID) {
 	if !x.inFile(oid) {
 		return
 	}
 	prefix := uint64(oid) >> suffixBits
-	sh := x.shard(prefix)
+	sh, b := x.shard(prefix), x.mapped.bucket(prefix)
 	sh.Lock()
 	defer sh.Unlock()
-	x.own(sh, prefix)
+	if !b.has(prefix) {
+		return // somebody else has copied it
+	}
+	if bucket, ok := x.mapped.appendTo(nil, b, prefix); ok {
+		x.move(sh, b, prefix, bucket)
+	}
 }
 
 // add adds a new bucket. The caller holds the lock of its shard.
@@ -292,7 +304,8 @@ func entriesOf(prefix uint64, entries []uint64) iter.Seq2[zeolite.OID, int64] {
 // appendTo appends the entries of a bucket.
 func (x *index) appendTo(entries []uint64, prefix uint64) []uint64 {
 	if b := x.mapped.bucket(prefix); b.has(prefix) {
-		return x.mapped.appendTo(entries, b, prefix)
+		entries, _ = x.mapped.appendTo(entries, b, prefix)
+		return entries
 	}
 	sh := x.shard(prefix)
 	sh.RLock()

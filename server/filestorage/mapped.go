@@ -190,8 +190,9 @@ func (m *mappedIndex) next(b *mappedBucket, suffix int) (found int, pos int64, o
 	return found, pos, ok
 }
 
-// appendTo appends the objects of a bucket of index as that has them.
-func (m *mappedIndex) appendTo(entries []uint64, b *mappedBucket, prefix uint64) []uint64 {
+// appendTo appends the objects of a bucket of index as that has them. If they cannot
+// all be read, ok is false, and any that might be there is said to be unreadable.
+func (m *mappedIndex) appendTo(entries []uint64, b *mappedBucket, prefix uint64) (all []uint64, ok bool) {
 	n := len(entries)
 	if m.read(func() {
 		start := partStart(prefix)
@@ -206,14 +207,13 @@ func (m *mappedIndex) appendTo(entries []uint64, b *mappedBucket, prefix uint64)
 			entries = append(entries, uint64(m.suffix(b, i))<<(64-suffixBits)|uint64(m.position(b, i)))
 		}
 	}) {
-		return entries
+		return entries, true
 	}
-	// Any of them may exist.
 	entries = entries[:n]
 	for suffix := range uint64(suffixMask + 1) {
 		entries = append(entries, suffix<<(64-suffixBits)|unreadable)
 	}
-	return entries
+	return entries, false
 }
 
 // prefixFrom returns the first bucket of index from prefix on that has objects

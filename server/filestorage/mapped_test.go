@@ -288,6 +288,47 @@ func TestIndexFileCutShort(t *testing.T) {
 	}
 }
 
+// If a part of the file cannot be read, what the rest says can be loaded, and
+// committed to.
+func TestIndexFilePartlyReadable(t *testing.T) {
+	db := newDB(t, Options{})
+	const objects = 5000
+	serial := db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+		for oid := range zeolite.OID(objects) {
+			if err := tx.Store(ctx, oid, 0, []byte("x")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	db.reopen()
+	// The first objects' positions are behind the suffixes of all.
+	if err := os.Truncate(db.path+".index", 1<<14); err != nil {
+		t.Skip("a mapped file cannot be cut short here:", err)
+	}
+	if pos, _ := db.s.gen.Load().index.get(4000); pos != unreadable {
+		t.Skip("files are not mapped here, or pages are large")
+	}
+	db.wantLoad(1, zeolite.MaxTID, "x")
+	tx, err := db.s.Begin(ctx, zeolite.TxnMeta{})
+	db.must(err)
+	defer tx.Abort()
+	db.must(tx.Store(ctx, 1, serial, []byte("y")))
+	db.must(tx.Vote(ctx))
+	if _, err := tx.Finish(ctx, func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+		db.wantLoad(1, zeolite.MaxTID, "x")
+		db.wantLoad(2, zeolite.MaxTID, "x")
+		visible()
+	}); err != nil {
+		t.Error(err)
+	}
+	db.wantLoad(1, zeolite.MaxTID, "y")
+	db.close()
+	db.open()
+	db.wantLoad(1, zeolite.MaxTID, "y")
+	db.wantLoad(2, zeolite.MaxTID, "x")
+}
+
 // What a commit is going to change is copied from the file before others have to
 // wait for it.
 func TestFinishCopiesBucketsFirst(t *testing.T) {
