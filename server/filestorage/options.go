@@ -27,7 +27,9 @@ type Options struct {
 	Quota int64
 	// PackWithoutGC makes Pack keep unreachable objects unless told
 	// otherwise; PackRemoveOld makes it remove what it would keep as
-	// Data.fs.old and in <blob directory>.old.
+	// Data.fs.old and in <blob directory>.old. If the latter is on another file
+	// system than the blobs, it gets copies of those that are removed, and not
+	// second names of the others.
 	PackWithoutGC, PackRemoveOld bool
 	// PackDangling makes Pack collect garbage although there are references to
 	// objects that do not exist, and log them. Without it, Pack refuses.

@@ -5,3 +5,5 @@ package filestorage
 const openNow, noFollow = 0, 0
 
 func notDirectory(error) bool { return false }
+
+func otherFileSystem(error) bool { return false }

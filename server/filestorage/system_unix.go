@@ -17,3 +17,7 @@ const (
 // notDirectory says whether a name could not be followed because of something in
 // it that is no directory.
 func notDirectory(err error) bool { return errors.Is(err, syscall.ENOTDIR) }
+
+// otherFileSystem says whether a file could not get a name because that is on another
+// file system.
+func otherFileSystem(err error) bool { return errors.Is(err, syscall.EXDEV) }

@@ -1,0 +1,106 @@
+//go:build unix
+
+package filestorage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/zeolite-go/zeolite"
+)
+
+// replaceBlobs gives objects 1 to 3 a blob each, and another one. It returns the
+// files of the old ones.
+func (w *witness) replaceBlobs(t *testing.T, s *Storage, serials map[zeolite.OID]zeolite.TID) (old, current []string) {
+	t.Helper()
+	for round := range 2 {
+		for oid := range zeolite.OID(3) {
+			oid++
+			tid, err := w.commit(s, nil, map[zeolite.OID]string{oid: fmt.Sprintf("blob %d of %v", round, oid)}, serials)
+			if err != nil {
+				t.Fatal(err)
+			}
+			serials[oid] = tid
+			if name := s.blobs.file(oid, tid); round == 0 {
+				old = append(old, name)
+			} else {
+				current = append(current, name)
+			}
+		}
+	}
+	return old, current
+}
+
+func packAll(t *testing.T, s *Storage) {
+	t.Helper()
+	if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A blob that cannot be removed does not keep others there, in this pack and the
+// next.
+func TestBlobThatCannotBeRemoved(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", PackRemoveOld: true, SyncInterval: neverSyncs.SyncInterval})
+	defer s.Close()
+	w.fs.fail = func(op fsOp) error {
+		if op.kind == "remove" && filepath.Dir(op.name) == w.fs.rel(s.blobs.oidDir(1)) {
+			return errors.New("no leave to remove it")
+		}
+		return nil
+	}
+	serials := map[zeolite.OID]zeolite.TID{}
+	for range 2 {
+		old, _ := w.replaceBlobs(t, s, serials)
+		packAll(t, s)
+		if !exists(old[0]) || exists(old[1]) || exists(old[2]) {
+			t.Errorf("the first blob is there: %v, the second: %v, the third: %v", exists(old[0]), exists(old[1]), exists(old[2]))
+		}
+	}
+	list, err := os.ReadFile(filepath.Join(s.blobs.path, removedList))
+	if n := len(strings.Fields(string(list))); err != nil || n != 3 {
+		t.Errorf("%d blobs are left to be removed, %v", n, err)
+	}
+	if matches, _ := filepath.Glob(s.blobs.oidDir(1) + "/*" + blobSuffix); len(matches) != 4 {
+		t.Errorf("found are %q", matches)
+	}
+}
+
+// If old blobs are kept on another file system, those that are removed are copied
+// there.
+func TestOldBlobsOnOtherFileSystem(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+	defer s.Close()
+	w.fs.fail = func(op fsOp) error {
+		if (op.kind == "rename" || op.kind == "link") && strings.HasPrefix(op.to, "blobs.old") && strings.HasPrefix(op.name, "blobs"+string(filepath.Separator)) {
+			return &os.LinkError{Op: op.kind, Old: op.name, New: op.to, Err: syscall.EXDEV}
+		}
+		return nil
+	}
+	serials := map[zeolite.OID]zeolite.TID{}
+	for range 2 {
+		old, current := w.replaceBlobs(t, s, serials)
+		packAll(t, s)
+		there := func(name string) string { return s.blobs.path + ".old" + strings.TrimPrefix(name, s.blobs.path) }
+		for i := range old {
+			b, err := os.ReadFile(there(old[i]))
+			if want := fmt.Sprintf("blob 0 of %v", zeolite.OID(i+1)); err != nil || string(b) != want || exists(old[i]) {
+				t.Errorf("the copy of the blob of %d has %q, %v, and the blob is there: %v", i+1, b, err, exists(old[i]))
+			}
+			if !exists(current[i]) || exists(there(current[i])) {
+				t.Errorf("the current blob of %d is there: %v, and a copy, too: %v", i+1, exists(current[i]), exists(there(current[i])))
+			}
+		}
+		if layout, err := os.ReadFile(there(filepath.Join(s.blobs.path, layoutMarker))); string(layout) != layoutBushy {
+			t.Errorf("the layout is %q, %v", layout, err)
+		}
+		if exists(filepath.Join(s.blobs.path, removedList)) {
+			t.Error("blobs are left to be removed")
+		}
+	}
+}
