@@ -23,7 +23,7 @@ type removedBlob struct {
 
 // removedList is a file in the blob directory that says what a pack is going to
 // remove: lines of 32 hexadecimal digits, an oid and a tid. (Python also writes
-// lines of 16, an oid.) It is written before the
+// lines of 16, an oid that is gone with all its blobs.) It is written before the
 // packed database takes its place, so that what is left to do after a crash can be
 // done later; each entry is believed only if the database does not have it.
 const removedList = ".removed"
@@ -126,13 +126,45 @@ func (s *Storage) removePackedBlobs(ctx context.Context, resumed bool) error {
 // unless the database still has it.
 func (s *Storage) removeListed(line, old string) error {
 	b, err := hex.DecodeString(line)
-	if err != nil || len(b) != 2*zeolite.IDLen {
+	if err != nil || len(b) != 2*zeolite.IDLen && len(b) != zeolite.IDLen {
 		s.log.Warn("passing over a line of the list of blobs to remove", "line", line)
 		return nil
 	}
 	oid, _ := zeolite.OIDFromBytes(b[:zeolite.IDLen])
+	if len(b) == zeolite.IDLen {
+		return s.removeAllOf(oid, old)
+	}
 	tid, _ := zeolite.TIDFromBytes(b[zeolite.IDLen:])
 	return s.removeBlob(oid, tid, old)
+}
+
+// removeAllOf removes all blobs of an object, if that does not exist.
+func (s *Storage) removeAllOf(oid zeolite.OID, old string) error {
+	g, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer g.release()
+	// In this order: what is committed from now on is newer.
+	last := g.lastTID()
+	switch pos, known := g.index.get(oid); {
+	case pos == unreadable:
+		return errUnreadable
+	case known:
+		return nil
+	}
+	d := s.blobs
+	files, err := os.ReadDir(d.oidDir(oid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, f := range files {
+		b, ok := d.parse(filepath.Join(d.oidDir(oid), f.Name()))
+		if ok && b.oid == oid && b.tid <= last {
+			err = errors.Join(err, s.removeBlob(oid, b.tid, old))
+		}
+	}
+	return err
 }
 
 // removeBlob removes a blob, or moves it to old, unless the database still has it.

@@ -104,3 +104,36 @@ func TestOldBlobsOnOtherFileSystem(t *testing.T) {
 		}
 	}
 }
+
+// After a pack of Python's was killed there may be oids in the list: of objects that
+// do not exist any more all blobs go.
+func TestResumeRemovingObjects(t *testing.T) {
+	db := newBlobDB(t)
+	tid := db.storeBlob(1, 0, "kept")
+	d := db.s.blobs
+	kept, other := d.file(1, tid), filepath.Join(d.oidDir(2), "shared.tmp")
+	var gone []string
+	for i := range zeolite.TID(2) {
+		gone = append(gone, d.file(3, tid-i))
+	}
+	later := d.file(4, tid+1)
+	for _, name := range append(gone, other, later) {
+		db.must(os.MkdirAll(filepath.Dir(name), 0o777))
+		db.must(os.WriteFile(name, []byte("contents"), 0o444))
+	}
+	db.close()
+	var list string
+	for oid := range zeolite.OID(6) {
+		list += fmt.Sprintf("%x\n", oid.Bytes())
+	}
+	db.must(os.WriteFile(filepath.Join(d.path, removedList), []byte(list), 0o666))
+	db.open()
+	for _, name := range []string{kept, other, later} {
+		if !exists(name) {
+			t.Errorf("%s is gone", name)
+		}
+	}
+	if exists(gone[0]) || exists(gone[1]) || exists(filepath.Dir(gone[0])) || exists(filepath.Join(d.path, removedList)) {
+		t.Error("not all is gone that should be")
+	}
+}
