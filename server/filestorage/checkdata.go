@@ -194,12 +194,17 @@ func (c *checker) blobFiles() error {
 	slices.SortFunc(c.blobs, blobRevision.compare)
 	for i, b := range c.blobs {
 		name := d.file(b.oid, b.tid)
-		st, err := os.Stat(name)
+		st, err := os.Lstat(name)
 		switch {
 		case err == nil && st.Mode().IsRegular():
 			c.report.BlobFiles++
 		case logged[b]: // told above
-		case err == nil || errors.Is(err, fs.ErrNotExist):
+		case err == nil:
+			pos := c.revisionPos(b)
+			c.found(Finding{Severity: Damage, File: name, Pos: pos, OID: b.oid, HasOID: true, TID: b.tid,
+				What:   fmt.Sprintf("the blob of the record at %d is not a regular file", pos),
+				Advice: "The server does not serve it: somebody else may have put it there. Put the file in its place, from a backup if it cannot be found."})
+		case errors.Is(err, fs.ErrNotExist):
 			if c.replaced() {
 				return nil // a pack has removed what it replaced
 			}

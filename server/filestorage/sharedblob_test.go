@@ -56,6 +56,17 @@ func TestSharedBlobBecomesLink(t *testing.T) {
 		b.Close()
 		t.Error("the target of a link is shown as a blob")
 	}
+	db.close() // for the check, what is in its log counts
+	findings := 0
+	_, err = Check(ctx, db.path, CheckOptions{BlobDir: db.opts.BlobDir, Found: func(f Finding) {
+		if f.File == db.s.blobs.file(1, tid) && f.Severity == Damage {
+			findings++
+		}
+	}})
+	db.must(err)
+	if findings != 1 {
+		t.Errorf("the check finds the link %d times", findings)
+	}
 	st, err := os.Stat(secret)
 	db.must(err)
 	if st.Mode().Perm() != 0o600 {
