@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -159,6 +160,9 @@ func (c *checker) dataOf(r *recHeader, buf *[]byte) ([]byte, error) {
 // read reads the data of a record: what fits through the window, so that the
 // file is read in large pieces, the rest by itself.
 func (c *checker) read(w *window, r *recHeader, buf *[]byte) ([]byte, error) {
+	if r.dataLen > math.MaxInt {
+		return nil, readError(r.pos, fmt.Errorf("%d bytes of data do not fit into memory", r.dataLen))
+	}
 	n := int(r.dataLen) // the record ends within the file
 	if n <= windowSize/2 {
 		return w.need(r.pos+recHdrLen, n)
