@@ -222,7 +222,7 @@ func (c *checker) pendingLog(logged walChain) error {
 	case err == nil && n == 0:
 	case errors.Is(err, errForeignWAL):
 		c.found(Finding{Severity: Warning, File: c.path + ".wal", Pos: -1,
-			What:   "a server did not end properly, and its write-ahead log does not fit Data.fs: something else has written to that since, or packed it",
+			What:   "a server did not end properly, and its write-ahead log does not fit Data.fs: since then something else has written to that, or packed it, or put an older copy in its place",
 			Advice: "Opening the file for writing says whether it lacks transactions, and keeps the log as Data.fs.walN if so."})
 	case err != nil:
 		return err

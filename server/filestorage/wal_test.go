@@ -182,6 +182,11 @@ func TestLogOfOtherFile(t *testing.T) {
 			if test.data == nil {
 				delete(image, "Data.fs")
 			}
+			if test.name == "an older copy" {
+				dir := t.TempDir()
+				writeImage(t, dir, image)
+				wantFinding(t, check(t, filepath.Join(dir, "Data.fs"), ""), Warning, "older copy")
+			}
 			again := openImage(t, image, Options{})
 			if got := tids(t, again.s); len(got) != test.have {
 				t.Errorf("%d transactions, want %d", len(got), test.have)

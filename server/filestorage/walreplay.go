@@ -79,8 +79,8 @@ func parseWAL(b []byte) walChain {
 	return all
 }
 
-// errForeignWAL says that Data.fs is not the file that a log was written for, or
-// that something has written to it since.
+// errForeignWAL says that Data.fs is not the file that a log was written for, or an
+// older copy of it, or that something has written to it since.
 var errForeignWAL = errors.New("the write-ahead log does not fit Data.fs")
 
 // missing returns the number of bytes that Data.fs does not have as the log says.
