@@ -83,7 +83,8 @@ func (r *replay) late(conflicts []*zeolite.ConflictError) (resolvable bool, err 
 }
 
 // conflictBytes is how many bytes a reply to vote may have before it stops short,
-// and conflictCost what a conflict takes of them beside its record, roughly.
+// as is what filestorage's vote reports of an undo, and conflictCost what a conflict
+// takes of them beside its record, roughly.
 const (
 	conflictBytes = 16 << 20
 	conflictCost  = 256

@@ -10,11 +10,14 @@
 // previous record of the object, and holds the object's bytes, or points to
 // another record that holds the same bytes. All of that is in format.go.
 //
-// What Python needs is all in this file. The others are conveniences that may
-// be lost: Data.fs.index saves a scan at the start, Data.fs.oid remembers
-// which oids were handed out, Data.fs.old is the file before the last pack,
-// Data.fs.trN holds what was cut off a torn end, Data.fs.lock keeps a second
-// process out.
+// What Python needs is all in this file. Data.fs.wal, which is there while the
+// storage is open or if it was not closed, must not be lost, either: after a power
+// failure it may be the only one that has the last transactions, and their small
+// blobs. The others are conveniences that may be lost: Data.fs.index saves a scan
+// at the start, Data.fs.oid remembers which oids were handed out, Data.fs.old is
+// the file before the last pack, Data.fs.trN holds what was cut off a torn end,
+// Data.fs.walN a log that did not fit Data.fs, Data.fs.lock keeps a second process
+// out.
 //
 // # In memory
 //

@@ -89,8 +89,8 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 		progress: progress,
 	}
 	p.tid = min(tid, p.newest) // what commits from now on is not packed
-	again := packedInVain{end: before, tid: p.tid, gc: gc}
-	if again == s.inVain {
+	this := packedInVain{end: before, tid: p.tid, gc: gc}
+	if this == s.inVain {
 		s.log.Info("nothing to pack: packing has saved nothing, and nothing has changed", "path", s.path)
 		return nil
 	}
@@ -126,7 +126,7 @@ func (s *Storage) packOnce(ctx context.Context, tid zeolite.TID, gc bool, progre
 		if err := p.markPacked(); err != nil {
 			return err
 		}
-		s.inVain = again
+		s.inVain = this
 		return nil
 	}
 	if err := p.copyRest(g.end.Load()); err != nil {
@@ -197,7 +197,8 @@ type packer struct {
 }
 
 // packedInVain says which pack has saved nothing: while the file ends there, the
-// same pack need not write a whole file to find that out.
+// same pack need not write a whole file to find that out. That is remembered as long
+// as the storage is open.
 type packedInVain struct {
 	end int64
 	tid zeolite.TID

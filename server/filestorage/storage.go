@@ -112,8 +112,7 @@ func (s *Storage) Info() zeolite.Info {
 func (s *Storage) LastTID() zeolite.TID { return s.gen.Load().lastTID() }
 
 // Close implements zeolite.Storage. It waits for commits and packs that are
-// under way, saves the index, and removes the guard
-// and the log.
+// under way, saves the index, and removes the guard and the log.
 func (s *Storage) Close() error {
 	s.life.Lock()
 	first := s.closed.CompareAndSwap(false, true)

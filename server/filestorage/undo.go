@@ -276,6 +276,8 @@ func (t *Txn) undoConflicts(ctx context.Context) error {
 	return errors.Join(conflicts...)
 }
 
+// conflictBytes is also what the server puts into a reply to a vote (server/txn.go):
+// more would be read in vain.
 const conflictBytes = 16 << 20
 
 // current returns the newest record of an object as this transaction sees it,
