@@ -298,6 +298,13 @@ func (p *packer) markPacked() error {
 // they were, and would not fit Data.fs any more. Later ones are behind packPos.
 func (p *packer) endLog() error {
 	s := p.s
+	failed := func(err error) error {
+		return &zeolite.StorageError{Message: "cannot write to the database", Err: err}
+	}
+	// Once before anybody has to wait, so that there is little to do when they have to.
+	if err := s.data.now(); err != nil {
+		return failed(err)
+	}
 	select {
 	case s.committer.lock <- struct{}{}:
 	case <-p.ctx.Done():
@@ -312,7 +319,7 @@ func (p *packer) endLog() error {
 		err = s.wal.void()
 	}
 	if err != nil {
-		return &zeolite.StorageError{Message: "cannot write to the database", Err: err}
+		return failed(err)
 	}
 	return nil
 }

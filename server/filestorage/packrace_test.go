@@ -238,3 +238,36 @@ func TestPackWaitsForIndexFirst(t *testing.T) {
 		t.Error("the new file was not synced with the commit lock held")
 	}
 }
+
+// What was committed is synced before a pack holds commits up.
+func TestPackSyncsFirst(t *testing.T) {
+	for what, revisions := range map[string]int{"with something to remove": 2, "in vain": 1} {
+		t.Run(what, func(t *testing.T) {
+			s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+			defer s.Close()
+			serials := map[zeolite.OID]zeolite.TID{}
+			for i := range revisions {
+				tid, err := w.commit(s, nil, map[zeolite.OID]string{1: fmt.Sprint(i)}, serials)
+				if err != nil {
+					t.Fatal(err)
+				}
+				serials[1] = tid
+			}
+			seen := false
+			w.fs.fail = func(op fsOp) error {
+				if op.kind == "sync" && op.inode == w.fs.inodes[w.fs.rel(s.blobs.file(1, serials[1]))] {
+					if seen = true; len(s.committer.lock) > 0 {
+						t.Error("commits are held up, and a blob is synced")
+					}
+				}
+				return nil
+			}
+			if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: new(false)}); err != nil {
+				t.Fatal(err)
+			}
+			if !seen {
+				t.Error("the blob was not synced")
+			}
+		})
+	}
+}

@@ -31,6 +31,10 @@ func (p *packer) finish() (swapped bool, err error) {
 	// anybody has to wait for this.
 	s.indexSave.mu.Lock()
 	defer s.indexSave.mu.Unlock()
+	// So may syncing what was committed: what is left of that for swap is little.
+	if err := s.data.now(); err != nil {
+		return false, swapError(err)
+	}
 	// Transactions that hold positions in the old file must end first.
 	if err := s.packGate.close(p.ctx); err != nil {
 		return false, err
@@ -61,6 +65,10 @@ func (p *packer) finish() (swapped bool, err error) {
 	return p.swap(end)
 }
 
+func swapError(err error) error {
+	return &zeolite.StorageError{Message: "cannot replace the database by the packed one", Err: err}
+}
+
 func (p *packer) sync() error {
 	if err := p.out.flush(); err != nil {
 		return packError(err)
@@ -80,7 +88,7 @@ func (p *packer) swap(end int64) (swapped bool, err error) {
 		if e := s.space.replace(g.file, g.end.Load()); e != nil {
 			s.log.Error("cannot reserve disk space again; transactions that voted may fail", "error", e)
 		}
-		return false, &zeolite.StorageError{Message: "cannot replace the database by the packed one", Err: err}
+		return false, swapError(err)
 	}
 	// The index is for the old file, and must not be found with the new one.
 	if err := s.fs.Remove(s.path + ".index"); err != nil && !errors.Is(err, fs.ErrNotExist) {
