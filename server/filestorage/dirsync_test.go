@@ -97,3 +97,25 @@ func TestBlobDirectorySyncFailsBehind(t *testing.T) {
 		})
 	}
 }
+
+// Nobody else syncs a directory between the sync that failed and the news of it.
+func TestFailureIsToldBeforeNextSync(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openBlobDir(OSFileSystem{}, dir, "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.fs = &onceFS{crashFS: newCrashFS(dir), fails: dir, syncing: func(string) {}}
+	told := false
+	err = d.syncDir(dir, func(error) {
+		if told = true; d.syncing[dir].TryLock() {
+			t.Error("the directory may be synced before the failure is known")
+		}
+	})
+	if !errors.Is(err, errSyncFailed) || !told {
+		t.Errorf("told: %v, and got error %v", told, err)
+	}
+	if err := d.syncDir(dir, nil); err != nil || len(d.syncing) > 0 {
+		t.Errorf("the next sync: %v; %d are under way", err, len(d.syncing))
+	}
+}
