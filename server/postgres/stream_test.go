@@ -344,3 +344,50 @@ func TestUploadsThatComeToNothing(t *testing.T) {
 		t.Error("a blob that is gone was committed")
 	}
 }
+
+// A crash of the database takes the last pieces that it had acknowledged. An
+// upload that lacks some is refused: neither a hole nor a truncated blob is
+// committed.
+func TestUploadsTornByCrash(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn}), newAdmin(t, dsn)
+	// crash leaves what it would of the upload under way.
+	crash := func(size int) {
+		t.Helper()
+		const mode = 0x60000 // to read and write
+		a.exec("SELECT lo_truncate64(lo_open(loid, $1), $2) FROM zeolite_upload", mode, size)
+	}
+	data := noise(4*uploadPiece - 1)
+	for _, missing := range []int{1, uploadPiece} {
+		up, err := s.CreateBlob(t.Context())
+		if err == nil {
+			_, err = up.Write(data[:2*uploadPiece])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		crash(2*uploadPiece - missing)
+		if _, err = up.Write(data[2*uploadPiece:]); err == nil {
+			err = up.Complete()
+		}
+		if !errors.Is(err, errUploadTorn) {
+			t.Errorf("a piece behind %d missing bytes: %v", missing, err)
+		}
+		if err := up.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, missing := range []int{0, 1, uploadPiece, len(data)} {
+		up := uploaded(t, s, data)
+		crash(len(data) - missing)
+		_, err := tryPut(t.Context(), s, nil, func(tx zeolite.Txn) error {
+			return tx.StoreBlob(t.Context(), zeolite.OID(1+missing), 0, []byte("record"), up)
+		})
+		if want := missing > 0; errors.Is(err, errUploadTorn) != want || (err != nil) != want {
+			t.Errorf("a blob with %d missing bytes was committed: %v", missing, err)
+		}
+		if err := up.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -49,6 +49,9 @@ func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
 	return &upload{s: s}, nil
 }
 
+// errUploadTorn says that the database has forgotten pieces of an upload.
+var errUploadTorn = &zeolite.StorageError{Message: "postgres: the database has crashed and lost part of the upload of a blob: it must be sent again"}
+
 var errUploadEnded = &zeolite.StorageError{Message: "the upload of the blob has ended"}
 
 func (u *upload) Write(p []byte) (int, error) {
@@ -79,7 +82,12 @@ func (u *upload) flush() error {
 			return conn.QueryRow(ctx, `INSERT INTO zeolite_upload (loid, owner) VALUES (lo_from_bytea(0, $1), $2) RETURNING loid`,
 				notNil(u.buf), u.s.owner).Scan(&u.loid)
 		}
-		_, err := conn.Exec(ctx, "SELECT lo_put($1, $2, $3)", u.loid, u.sent, u.buf)
+		// A crash of the database may have taken pieces that it had
+		// acknowledged: to write behind them would leave a hole of zeros.
+		tag, err := conn.Exec(ctx, "SELECT lo_put($1, $2, $3) WHERE lo_lseek64(lo_open($1, $4), 0, 2) >= $2", u.loid, u.sent, u.buf, modeRead)
+		if err == nil && tag.RowsAffected() == 0 {
+			err = errUploadTorn
+		}
 		return err
 	})
 	if u.err == nil {
@@ -103,8 +111,9 @@ func (s *Storage) stream(doing string, do func(ctx context.Context, conn *pgx.Co
 	return s.fault(ctx, doing, onConn(ctx, s.streams, s.opts.StreamConns, do))
 }
 
-// Complete implements zeolite.BlobUpload: the large object has all bytes. That
-// it lasts is up to the commit, which brings to disk what was written before.
+// Complete implements zeolite.BlobUpload: the large object has all bytes. If it
+// still has them when a transaction votes, that lasts is up to the commit, which
+// brings to disk what was written before.
 func (u *upload) Complete() error {
 	if u.gone {
 		return errUploadEnded

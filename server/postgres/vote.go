@@ -266,26 +266,33 @@ func (t *txn) claim(ctx context.Context, conn *pgx.Conn) (*commit, error) {
 	return c, t.s.pass(ctx, conn, slices.Max(append(c.oids, 0)))
 }
 
-// queueUploads makes sure that the large objects of uploads are there, and lets
-// go of them as uploads: nobody can take them for orphans any more.
+// queueUploads makes sure that the large objects of uploads are there, and whole,
+// and lets go of them as uploads: nobody can take them for orphans any more.
 func (t *txn) queueUploads(b *pgx.Batch) {
 	var loids []uint32
+	var sizes []int64
 	for _, p := range t.records {
 		if p.upload != nil {
-			loids = append(loids, p.upload.loid)
+			loids, sizes = append(loids, p.upload.loid), append(sizes, p.upload.sent)
 		}
 	}
 	if loids == nil {
 		return
 	}
-	b.Queue("WITH gone AS (DELETE FROM zeolite_upload WHERE loid = ANY($1) RETURNING 1) SELECT count(*) FROM gone", loids).
+	b.Queue(`WITH gone AS (DELETE FROM zeolite_upload WHERE loid = ANY($1) RETURNING loid)
+		SELECT count(DISTINCT loid), coalesce(bool_and(lo_lseek64(lo_open(loid, $3), 0, 2) = size), true)
+		FROM gone JOIN unnest($1::oid[], $2::bigint[]) AS u (loid, size) USING (loid)`, loids, sizes, modeRead).
 		QueryRow(func(row pgx.Row) error {
 			var n int
-			if err := row.Scan(&n); err != nil {
+			var whole bool
+			if err := row.Scan(&n, &whole); err != nil {
 				return err
 			}
 			if n != len(loids) {
 				return &zeolite.StorageError{Message: "postgres: the upload of a blob was removed as the remains of a server that died"}
+			}
+			if !whole {
+				return errUploadTorn
 			}
 			return nil
 		})
