@@ -85,6 +85,11 @@ func (s *Storage) loadSuperseded(ctx context.Context, oid zeolite.OID, before ze
 	// It is the newest of the base, and ends with the first of the changes.
 	infos, err := s.changes.History(ctx, oid, math.MaxInt32)
 	if isNotFound(err) || err == nil && len(infos) == 0 {
+		// A pack has taken it since; or others have only just committed it,
+		// and it is not shown yet: then to ask again would not help.
+		if known, err := has(ctx, s.changes, oid); err != nil || !known {
+			return rev, err
+		}
 		return zeolite.Revision{}, errPacked
 	}
 	if err != nil {

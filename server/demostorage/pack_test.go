@@ -1,6 +1,7 @@
 package demostorage
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -93,4 +94,28 @@ func TestPackKeepsDeletions(t *testing.T) {
 		t.Errorf("superseded before the deletion: %v", err)
 	}
 	wantLoad(t, s, 3, at(9), "8", at(8), at(9))
+}
+
+// unheard are changes whose object 1 others have committed only just: it is not
+// shown yet.
+type unheard struct{ zeolite.Storage }
+
+func (unheard) LoadBefore(_ context.Context, oid zeolite.OID, before zeolite.TID) (zeolite.Revision, error) {
+	if oid == 1 && before > zeolite.ZeroTID {
+		return zeolite.Revision{}, zeolite.ErrNotYet
+	}
+	return zeolite.Revision{}, &zeolite.NotFoundError{OID: oid}
+}
+
+func (unheard) History(_ context.Context, oid zeolite.OID, _ int) ([]zeolite.TransactionInfo, error) {
+	return nil, &zeolite.NotFoundError{OID: oid}
+}
+
+// The base shows through until the changes show what others have committed; a
+// load does not wait for that.
+func TestChangesOfOthers(t *testing.T) {
+	base := openMemory(t)
+	put(t, base, at(1), 1, 0, "base")
+	s := open(t, base, unheard{openMemory(t)})
+	wantLoad(t, s, 1, zeolite.MaxTID, "base", at(1), 0)
 }
