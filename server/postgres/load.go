@@ -27,17 +27,21 @@ const overtakenMax = 8
 // readCurrent is read for what is current as of the horizon. If the horizon moves
 // before the database is asked, a pack may have removed what was current before. So
 // what is found missing is looked for again, if there are later revisions of it, and
-// the horizon has moved.
-func (s *Storage) readCurrent(ctx context.Context, doing string, query func(ctx context.Context, conn *pgx.Conn) (later bool, err error)) error {
+// the horizon has moved. If there still are only later ones in the end, later says so.
+func (s *Storage) readCurrent(ctx context.Context, doing string,
+	query func(ctx context.Context, conn *pgx.Conn) (later bool, err error)) (later bool, err error) {
 	for try := 1; ; try++ {
 		horizon := s.publisher.horizon()
-		later := false
-		err := s.read(ctx, doing, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		later = false
+		err = s.read(ctx, doing, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			later, err = query(ctx, conn)
 			return err
 		})
-		if !errors.As(err, new(*zeolite.NotFoundError)) || !later || s.publisher.horizon() == horizon || try == overtakenMax {
-			return err
+		if !errors.As(err, new(*zeolite.NotFoundError)) {
+			return false, err
+		}
+		if !later || s.publisher.horizon() == horizon || try == overtakenMax {
+			return later, err
 		}
 	}
 }
@@ -68,11 +72,12 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		known.Data = bytes.Clone(known.Data)
 		return known, nil
 	}
-	err = s.readCurrent(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
+	var seen zeolite.TID // the horizon
+	later, err := s.readCurrent(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
 		if oid > maxOID {
 			return false, &zeolite.NotFoundError{OID: oid}
 		}
-		seen := s.publisher.horizon()
+		seen = s.publisher.horizon()
 		horizon := int64(seen)
 		limit := min(int64(min(max(before, 1)-1, zeolite.MaxTID)), horizon)
 		if limit == horizon { // then nothing can have followed
@@ -94,7 +99,14 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 		}
 		return false, err
 	})
-	if err != nil {
+	switch {
+	case later && before > 1 && before <= seen+1:
+		// Another server has created the object, or packed away what this one
+		// still shows of it. Nobody who looks at a moment of this server's is
+		// to take it for missing. (To ask for what was before all time is to
+		// ask whether it is known here.)
+		return zeolite.Revision{}, zeolite.ErrNotYet
+	case err != nil:
 		return zeolite.Revision{}, err
 	}
 	return rev, nil
@@ -129,7 +141,7 @@ func (s *Storage) LoadSerial(ctx context.Context, oid zeolite.OID, serial zeolit
 
 // CurrentTID implements zeolite.Storage.
 func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (tid zeolite.TID, err error) {
-	err = s.readCurrent(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
+	_, err = s.readCurrent(ctx, "cannot read a serial", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
 		if oid > maxOID {
 			return false, &zeolite.NotFoundError{OID: oid}
 		}
@@ -154,18 +166,19 @@ func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (tid zeolite.
 
 // History implements zeolite.Storage. It shows deletions too.
 func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) (infos []zeolite.TransactionInfo, err error) {
-	err = s.read(ctx, "cannot read the history of an object", func(ctx context.Context, conn *pgx.Conn) error {
+	_, err = s.readCurrent(ctx, "cannot read the history of an object", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
 		infos = nil
 		if oid > maxOID {
-			return &zeolite.NotFoundError{OID: oid}
+			return false, &zeolite.NotFoundError{OID: oid}
 		}
+		horizon := s.within(zeolite.MaxTID)
 		// At least one row is read, to know whether there is any.
 		rows, err := conn.Query(ctx, `SELECT t.tid, t.packed, t.username, t.description, t.extension, o.state_size
 			FROM object_state o JOIN transaction t USING (tid)
 			WHERE o.zoid = $1 AND o.tid <= $2 ORDER BY o.tid DESC LIMIT $3`,
-			int64(oid), s.within(zeolite.MaxTID), max(n, 1))
+			int64(oid), horizon, max(n, 1))
 		if err != nil {
-			return err
+			return false, err
 		}
 		infos, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (info zeolite.TransactionInfo, err error) {
 			var packed bool
@@ -174,9 +187,9 @@ func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) (infos []
 			return info, err
 		})
 		if err == nil && len(infos) == 0 {
-			return &zeolite.NotFoundError{OID: oid}
+			return absent(ctx, conn, oid, horizon)
 		}
-		return err
+		return false, err
 	})
 	if err != nil {
 		return nil, err
@@ -191,36 +204,59 @@ func status(packed bool) byte {
 	return ' '
 }
 
-// NextRecord implements zeolite.Storage.
+// errBehind says that a walk over the objects met one that has only revisions
+// behind the horizon.
+var errBehind = &zeolite.StorageError{Message: "postgres: others commit and pack faster than can be read"}
+
+// NextRecord implements zeolite.Storage. An object that is behind the horizon is
+// published first: it may be an old one, of which another server has packed away
+// all that is shown here.
 func (s *Storage) NextRecord(ctx context.Context, from zeolite.OID) (rec zeolite.CurrentRecord, err error) {
-	err = s.read(ctx, "cannot walk over the objects", func(ctx context.Context, conn *pgx.Conn) error {
-		if from > maxOID {
-			return &zeolite.NotFoundError{OID: from}
-		}
-		horizon := s.within(zeolite.MaxTID)
-		// current_object may be ahead of the horizon, so it only says which
-		// objects there are.
-		err := conn.QueryRow(ctx, `SELECT c.zoid, r.tid, r.state FROM current_object c CROSS JOIN LATERAL (
-				SELECT o.tid, o.state FROM object_state o WHERE o.zoid = c.zoid AND o.tid <= $2 ORDER BY o.tid DESC LIMIT 1) r
-			WHERE c.zoid >= $1 AND r.state IS NOT NULL ORDER BY c.zoid LIMIT 1`,
-			int64(from), horizon).Scan(&rec.OID, &rec.TID, &rec.Data)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return &zeolite.NotFoundError{OID: from}
-		} else if err != nil {
+	for try := 1; ; try++ {
+		err = s.read(ctx, "cannot walk over the objects", func(ctx context.Context, conn *pgx.Conn) error {
+			rec, err = s.nextRecord(ctx, conn, from)
 			return err
+		})
+		if err == nil {
+			return rec, nil
 		}
-		err = conn.QueryRow(ctx, `SELECT c.zoid FROM current_object c CROSS JOIN LATERAL (
-				SELECT o.state IS NULL AS gone FROM object_state o WHERE o.zoid = c.zoid AND o.tid <= $2 ORDER BY o.tid DESC LIMIT 1) r
-			WHERE c.zoid > $1 AND NOT r.gone ORDER BY c.zoid LIMIT 1`,
-			int64(rec.OID), horizon).Scan(&rec.Next)
-		rec.More = err == nil
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+		if !errors.Is(err, errBehind) || try == overtakenMax {
+			return zeolite.CurrentRecord{}, err
 		}
-		return err
-	})
-	if err != nil {
-		return zeolite.CurrentRecord{}, err
+		if err := s.CatchUp(ctx); err != nil {
+			return zeolite.CurrentRecord{}, err
+		}
 	}
-	return rec, nil
+}
+
+func (s *Storage) nextRecord(ctx context.Context, conn *pgx.Conn, from zeolite.OID) (rec zeolite.CurrentRecord, err error) {
+	if from > maxOID {
+		return rec, &zeolite.NotFoundError{OID: from}
+	}
+	horizon := s.within(zeolite.MaxTID)
+	// current_object may be ahead of the horizon, so it only says which
+	// objects there are.
+	var tid *zeolite.TID
+	err = conn.QueryRow(ctx, `SELECT c.zoid, r.tid, r.state FROM current_object c LEFT JOIN LATERAL (
+			SELECT o.tid, o.state FROM object_state o WHERE o.zoid = c.zoid AND o.tid <= $2 ORDER BY o.tid DESC LIMIT 1) r ON true
+		WHERE c.zoid >= $1 AND (r.tid IS NULL OR r.state IS NOT NULL) ORDER BY c.zoid LIMIT 1`,
+		int64(from), horizon).Scan(&rec.OID, &tid, &rec.Data)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return rec, &zeolite.NotFoundError{OID: from}
+	case err != nil:
+		return rec, err
+	case tid == nil:
+		return rec, errBehind
+	}
+	rec.TID = *tid
+	err = conn.QueryRow(ctx, `SELECT c.zoid FROM current_object c LEFT JOIN LATERAL (
+			SELECT o.state IS NULL AS gone FROM object_state o WHERE o.zoid = c.zoid AND o.tid <= $2 ORDER BY o.tid DESC LIMIT 1) r ON true
+		WHERE c.zoid > $1 AND r.gone IS NOT TRUE ORDER BY c.zoid LIMIT 1`,
+		int64(rec.OID), horizon).Scan(&rec.Next)
+	rec.More = err == nil
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return rec, err
 }

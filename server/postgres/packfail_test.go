@@ -266,6 +266,13 @@ func TestLoadOvertakenByPack(t *testing.T) {
 			return rev.TID, err
 		},
 		func() (zeolite.TID, error) { return s.CurrentTID(t.Context(), 1) },
+		func() (tid zeolite.TID, err error) {
+			infos, err := s.History(t.Context(), 1, 1)
+			if err == nil {
+				tid = infos[0].TID
+			}
+			return tid, err
+		},
 	} {
 		first := put(t, s, store(t.Context(), 1, s.LastTID(), "first"))
 		second := first + 1
@@ -290,6 +297,49 @@ func TestLoadOvertakenByPack(t *testing.T) {
 		if err := <-loaded; err != nil || found != second {
 			t.Errorf("found %v, %v, want %v", found, err, second)
 		}
+	}
+}
+
+// A server that has not heard yet of the commit that another one packs to does
+// not take an object for missing of which it showed what is packed away.
+func TestBehindPack(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn, PollInterval: time.Hour}), newAdmin(t, dsn)
+	put(t, s, store(t.Context(), 0, 0, "root"))
+	first := put(t, s, store(t.Context(), 1, 0, "first"))
+	second := first + 1
+	notFound := func(err error) bool { return errors.As(err, new(*zeolite.NotFoundError)) }
+	func() {
+		s.publisher.mu.Lock() // it hears of nothing
+		defer s.publisher.mu.Unlock()
+		a.exec("INSERT INTO transaction (tid, username, description) VALUES ($1, '', '')", int64(second))
+		a.exec("INSERT INTO object_state SELECT zoid, $1, 0, md5, state_size, state FROM object_state WHERE tid = $2", int64(second), int64(first))
+		a.exec("UPDATE current_object SET tid = $1 WHERE zoid = 1", int64(second))
+		a.exec("DELETE FROM object_state WHERE tid = $1", int64(first))
+		for _, before := range []zeolite.TID{first, first + 1} {
+			if _, err := s.LoadBefore(t.Context(), 1, before); !errors.Is(err, zeolite.ErrNotYet) {
+				t.Errorf("LoadBefore(%v): %v, want ErrNotYet", before, err)
+			}
+		}
+		for _, before := range []zeolite.TID{0, zeolite.MaxTID} {
+			if _, err := s.LoadBefore(t.Context(), 1, before); !notFound(err) {
+				t.Errorf("LoadBefore(%v): %v", before, err)
+			}
+		}
+		if _, err := s.CurrentTID(t.Context(), 1); !notFound(err) {
+			t.Errorf("CurrentTID: %v", err)
+		}
+		if _, err := s.History(t.Context(), 1, 1); !notFound(err) {
+			t.Errorf("History: %v", err)
+		}
+	}()
+	rec, err := s.NextRecord(t.Context(), 0)
+	if err != nil || rec.OID != 0 || !rec.More || rec.Next != 1 {
+		t.Errorf("the walk begins with %v, %v", rec, err)
+	}
+	rec, err = s.NextRecord(t.Context(), 1)
+	if err != nil || rec.OID != 1 || rec.TID != second || rec.More || s.LastTID() != second {
+		t.Errorf("the walk goes on with %v, %v; LastTID is %v", rec, err, s.LastTID())
 	}
 }
 
