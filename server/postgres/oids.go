@@ -134,24 +134,49 @@ func (s *Storage) pass(ctx context.Context, conn *pgx.Conn, oid zeolite.OID) err
 	case err != nil:
 		return err
 	case step > last+maxCounting:
-		// Far ahead of everybody who counts, so nobody can get there between
-		// the look and the jump; but others may jump farther. The lock is on
-		// a connection of its own, so that it does not last like the vote.
-		err = s.read(ctx, "cannot count past an oid", func(ctx context.Context, conn *pgx.Conn) error {
-			b := &pgx.Batch{} // one transaction
-			b.Queue("SELECT pg_advisory_xact_lock($1::bigint)", oidLock)
-			b.Queue("SELECT setval('zoid_seq', greatest($1, last_value)) FROM zoid_seq", step)
-			return conn.SendBatch(ctx, b).Close()
-		})
-	case step > last:
-		// Setting it could set it back, if others count meanwhile.
-		_, err = conn.Exec(ctx, "SELECT count(nextval('zoid_seq')) FROM generate_series(1, $1::bigint)", step-last)
+		err = s.jump(ctx, step)
+	default:
+		err = countUp(ctx, conn, step-last)
 	}
 	if err == nil {
 		a.mu.Lock()
 		a.passed = max(a.passed, oid)
 		a.mu.Unlock()
 	}
+	return err
+}
+
+// jump sets the sequence to a step that is far ahead of everybody who counts, so
+// nobody can get there between the look and the jump. But others may jump, too,
+// and then go on counting: so only one does so at a time, and looks again first.
+// The lock is on a connection of its own, so that it does not last like the vote.
+func (s *Storage) jump(ctx context.Context, step int64) error {
+	return s.read(ctx, "cannot count past an oid", func(ctx context.Context, conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", oidLock); err != nil {
+				return err
+			}
+			last, err := counted(ctx, conn)
+			switch {
+			case err != nil:
+				return err
+			case step > last+maxCounting:
+				_, err = tx.Exec(ctx, "SELECT setval('zoid_seq', $1)", step)
+			default:
+				err = countUp(ctx, conn, step-last)
+			}
+			return err
+		})
+	})
+}
+
+// countUp counts the sequence up by some steps, if any. To set it could set it
+// back, if others count meanwhile.
+func countUp(ctx context.Context, conn *pgx.Conn, steps int64) error {
+	if steps <= 0 {
+		return nil
+	}
+	_, err := conn.Exec(ctx, "SELECT count(nextval('zoid_seq')) FROM generate_series(1, $1::bigint)", steps)
 	return err
 }
 

@@ -364,25 +364,49 @@ func TestNewOIDsOnServers(t *testing.T) {
 }
 
 // A server that makes the oids count past one that was chosen does not undo what
-// another did meanwhile for a larger one.
+// others did meanwhile: jump farther, or nearly as far, and go on counting.
 func TestOIDsNotSetBack(t *testing.T) {
-	dsn := pgtest.Database(t)
-	s, a, other := storage(t, Options{DSN: dsn}), newAdmin(t, dsn), newAdmin(t, dsn)
-	// Holds up all who are about to set it, but not those who look.
-	other.exec("BEGIN")
-	other.exec("SELECT pg_advisory_xact_lock(-4)")
-	other.exec("ALTER SEQUENCE zoid_seq CACHE 1")
-	tx := begun(t, s, store(t.Context(), 500_000, 0, "far"))
-	voted := make(chan error, 1)
-	go func() { voted <- tx.Vote(t.Context()) }()
-	eventually(t, "the vote waits", func() bool { return a.number("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1 })
-	other.exec("SELECT setval('zoid_seq', 1000000)")
-	other.exec("COMMIT")
-	if err := <-voted; err != nil {
-		t.Fatal(err)
+	for _, to := range []int64{1_000_000, 31_249, 31_240} {
+		dsn := pgtest.Database(t)
+		s, a, other := storage(t, Options{DSN: dsn}), newAdmin(t, dsn), newAdmin(t, dsn)
+		// Holds up all who are about to set it, but not those who look.
+		other.exec("BEGIN")
+		other.exec("SELECT pg_advisory_xact_lock(-4)")
+		other.exec("ALTER SEQUENCE zoid_seq CACHE 1")
+		const step = 500_000 / oidsPerStep
+		tx := begun(t, s, store(t.Context(), step*oidsPerStep, 0, "far"))
+		voted := make(chan error, 1)
+		go func() { voted <- tx.Vote(t.Context()) }()
+		eventually(t, "the vote waits", func() bool { return a.number("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1 })
+		other.exec("SELECT setval('zoid_seq', $1)", to)
+		other.exec("COMMIT")
+		if err := <-voted; err != nil {
+			t.Fatal(err)
+		}
+		if last := a.number("SELECT last_value FROM zoid_seq"); int64(last) != max(to, step) {
+			t.Errorf("the sequence, set to %d, was set to %d", to, last)
+		}
 	}
-	if last := a.number("SELECT last_value FROM zoid_seq"); last != 1_000_000 {
-		t.Errorf("the sequence was set back to %d", last)
+}
+
+// Who finds the sequence far enough, or nearly, when it could set it, does not:
+// that would undo what is counted at this moment.
+func TestOIDsCountedWhileOthersJump(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn}), newAdmin(t, dsn)
+	for _, step := range []int64{5_000, 1_000_000, 1_000_005} {
+		a.exec("SELECT setval('zoid_seq', 1000000), nextval('zoid_seq')")
+		if err := s.jump(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+		if last := a.number("SELECT last_value FROM zoid_seq"); int64(last) != max(1_000_001, step) {
+			t.Errorf("%d: the sequence is at %d", step, last)
+		}
+		// How many it has counted ahead in the log of the database: none,
+		// after it was set.
+		if a.number("SELECT log_cnt FROM zoid_seq") == 0 {
+			t.Errorf("%d: the sequence was set", step)
+		}
 	}
 }
 
