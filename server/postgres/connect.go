@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"strconv"
@@ -35,6 +36,8 @@ const pingTime = 5 * time.Second
 // configure prepares how a new connection is made, and what it sets for its
 // session.
 func (s *Storage) configure(config *pgx.ConnConfig, app string) {
+	// Who accepts a connection and says nothing is not waited for for ever.
+	config.ConnectTimeout = cmp.Or(config.ConnectTimeout, s.opts.answerTime)
 	dialer := &net.Dialer{
 		Timeout:         config.ConnectTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},

@@ -33,7 +33,9 @@ type proxy struct {
 	wasCut chan struct{}
 	goDown bool // with the cut
 	// silence, until it is closed, keeps back all that the database says.
-	silence chan struct{}
+	silence   chan struct{}
+	forgotten []chan struct{} // of which nobody is to speak again
+	muted     int             // how often something was kept back
 }
 
 // newProxy returns a proxy for the database of a DSN of pgtest, and the DSN that
@@ -52,6 +54,9 @@ func newProxy(t *testing.T, dsn string) (*proxy, string) {
 	t.Cleanup(func() {
 		listener.Close()
 		p.setSilent(false)
+		for _, silence := range p.forgotten {
+			close(silence)
+		}
 		p.setDown(true)
 		p.wg.Wait()
 	})
@@ -87,7 +92,7 @@ func (p *proxy) serve() {
 		})
 		p.wg.Go(func() {
 			p.carry(front, back, func(answer []byte) bool {
-				p.waitForWords()
+				p.waitForWords(len(answer) > 0)
 				return !commits.Load() || p.mayPass(answer)
 			})
 		})
@@ -157,9 +162,22 @@ func (p *proxy) setSilent(silent bool) {
 	}
 }
 
-func (p *proxy) waitForWords() {
+// forget leaves those silent for good, until the test ends, who are, but not those
+// who come.
+func (p *proxy) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	silence := p.silence
+	p.silence = nil
+	p.forgotten = append(p.forgotten, silence)
+}
+
+func (p *proxy) waitForWords(words bool) {
 	p.mu.Lock()
 	silence := p.silence
+	if silence != nil && words {
+		p.muted++
+	}
 	p.mu.Unlock()
 	if silence != nil {
 		<-silence

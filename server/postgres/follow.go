@@ -15,8 +15,8 @@ import (
 const channel = "zeolite"
 
 const (
-	// answerTime is how long the database may take to say what is new,
-	// before it is taken for dead.
+	// answerTime is how long the database may take to say what is new, and to
+	// let a connection in, before it is taken for dead.
 	answerTime = 30 * time.Second
 	// houseTime is how often to look for orphans and to renew the estimates
 	// of Info.
@@ -77,7 +77,7 @@ func (s *Storage) listen() error {
 // enlist makes the session one that is told of commits, and that shows other
 // servers that this one lives.
 func (s *Storage) enlist(conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(s.ctx, answerTime)
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.answerTime)
 	defer cancel()
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock_shared($1)", s.owner); err != nil {
 		return err
@@ -120,7 +120,7 @@ func (s *Storage) waitForNews(conn *pgx.Conn) error {
 // keepHouse does what is to be done now and then. It fails silently: the next
 // time is near.
 func (s *Storage) keepHouse(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(s.ctx, answerTime)
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.answerTime)
 	defer cancel()
 	_ = s.estimate(ctx)
 	if s.opts.ReadOnly {

@@ -13,7 +13,8 @@ type Options struct {
 	// values, completed by libpq's environment variables. Advisory locks
 	// and notifications belong to sessions, so a connection pooler in
 	// between must keep sessions, and hand on the parameters that a
-	// connection starts with.
+	// connection starts with. Without connect_timeout, the database has 30 s
+	// to let one in.
 	DSN string
 	// Name is what Info says; by default the host and name of the database.
 	Name string

@@ -117,7 +117,7 @@ func TestLoadWhilePublishing(t *testing.T) {
 func TestSilentDatabase(t *testing.T) {
 	dsn := pgtest.Database(t)
 	p, through := newProxy(t, dsn)
-	s, other := storage(t, Options{DSN: through, PollInterval: time.Hour, answerTime: 100 * time.Millisecond}), storage(t, Options{DSN: dsn})
+	s, other := storage(t, Options{DSN: through, PollInterval: time.Hour, answerTime: time.Second / 2}), storage(t, Options{DSN: dsn})
 	p.setSilent(true)
 	last := put(t, other, store(t.Context(), 1, 0, "first"))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -132,4 +132,23 @@ func TestSilentDatabase(t *testing.T) {
 	if s.LastTID() != last {
 		t.Errorf("LastTID is %v, want %v", s.LastTID(), last)
 	}
+}
+
+// Who accepts a connection and says nothing does not keep a server for ever from
+// hearing of the commits of others.
+func TestSilenceAtConnecting(t *testing.T) {
+	dsn := pgtest.Database(t)
+	p, through := newProxy(t, dsn)
+	s := storage(t, Options{DSN: through, PollInterval: time.Hour, answerTime: time.Second})
+	eventually(t, "it listens", func() bool { return s.Stats().Listened == 1 })
+	p.setDown(true)
+	p.setSilent(true)
+	p.setDown(false)
+	eventually(t, "it waits for an answer", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.muted > 0
+	})
+	p.forget()
+	eventually(t, "it listens again", func() bool { return s.Stats().Listened == 2 })
 }
