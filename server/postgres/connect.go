@@ -17,6 +17,7 @@ const (
 	appCommits = "zeolite: commits"
 	appStreams = "zeolite: blobs"
 	appFollow  = "zeolite: listen"
+	appClean   = "zeolite: clean"
 	appPack    = "zeolite: pack"
 	appSchema  = "zeolite: schema"
 )

@@ -28,8 +28,8 @@
 //
 // There are three pools: one for loads and all that reads, one for commits (a
 // voted transaction keeps its connection until it ends), and one for blobs.
-// Besides, one connection listens, and each pack has one. [Storage.Stats] tells
-// how they are used.
+// Besides, one connection listens, each pack has one, and for moments another
+// looks for what is left of uploads. [Storage.Stats] tells how they are used.
 //
 // # Blobs
 //

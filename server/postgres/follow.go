@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +20,8 @@ const (
 	// let a connection in, before it is taken for dead.
 	answerTime = 30 * time.Second
 	// houseTime is how often to look for orphans and to renew the estimates
-	// of Info.
+	// of Info. It is much longer than other servers take to show again that
+	// they live, after the database has forgotten that.
 	houseTime = time.Minute
 	// The pause before connecting again grows between these.
 	minPause, maxPause = 50 * time.Millisecond, 5 * time.Second
@@ -59,14 +61,16 @@ func (s *Storage) listen() error {
 		return err
 	}
 	s.counters.listened.Add(1)
+	listening, cancel := context.WithCancel(s.ctx)
+	defer cancel()
 	var house time.Time
 	for {
 		if err := s.look(conn); err != nil {
 			return err
 		}
-		if time.Since(house) > houseTime {
+		if time.Since(house) > s.opts.houseTime {
 			house = time.Now()
-			s.keepHouse(conn)
+			s.keepHouse(listening)
 		}
 		if err := s.waitForNews(conn); err != nil {
 			return err
@@ -117,18 +121,48 @@ func (s *Storage) waitForNews(conn *pgx.Conn) error {
 	}
 }
 
-// keepHouse does what is to be done now and then. It fails silently: the next
-// time is near.
-func (s *Storage) keepHouse(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.opts.answerTime)
-	defer cancel()
-	_ = s.estimate(ctx)
+// keepHouse starts what is to be done now and then. Whoever listens does not wait
+// for it, and ends it with the connection that it listens with: what has broken
+// that may have ended all signs of life of other servers, too.
+func (s *Storage) keepHouse(listening context.Context) {
+	s.estimating.start(s, func() {
+		ctx, cancel := context.WithTimeout(listening, s.opts.answerTime)
+		defer cancel()
+		_ = s.estimate(ctx) // the next time is near
+	})
 	if s.opts.ReadOnly {
 		return
 	}
-	if n, err := s.removeOrphans(ctx, conn); err != nil && s.ctx.Err() == nil {
-		s.log.Warn("cannot remove the blobs of uploads that never ended", "storage", s.name, "error", err)
-	} else if n > 0 {
-		s.log.Info("removed the blobs of uploads that never ended", "storage", s.name, "blobs", n)
+	s.cleaning.start(s, func() {
+		n, err := s.clean(listening)
+		if err != nil && listening.Err() == nil {
+			s.log.Warn("cannot remove the blobs of uploads that never ended", "storage", s.name, "error", err)
+		}
+		if n > 0 {
+			s.log.Info("removed the blobs of uploads that never ended", "storage", s.name, "blobs", n)
+		}
+	})
+}
+
+// clean removes orphans, on a connection of its own: large ones take their time.
+func (s *Storage) clean(ctx context.Context) (removed int64, err error) {
+	conn, err := s.connect(ctx, appClean)
+	if err != nil {
+		return 0, err
+	}
+	defer disconnect(conn)
+	return s.removeOrphans(ctx, conn)
+}
+
+// A chore is done by a goroutine of its own, by one at a time. It is started by
+// the one who listens.
+type chore struct{ busy atomic.Bool }
+
+func (c *chore) start(s *Storage, do func()) {
+	if c.busy.CompareAndSwap(false, true) {
+		s.working.Go(func() {
+			defer c.busy.Store(false)
+			do()
+		})
 	}
 }

@@ -73,7 +73,7 @@ type Options struct {
 	// nil.
 	Logger *slog.Logger
 
-	answerTime time.Duration // but in tests, the constant
+	answerTime, houseTime time.Duration // but in tests, the constants
 }
 
 func (o Options) withDefaults() Options {
@@ -90,6 +90,7 @@ func (o Options) withDefaults() Options {
 	o.SpoolLimit = cmp.Or(o.SpoolLimit, 1<<30)
 	o.OrphanAge = cmp.Or(o.OrphanAge, 10*time.Minute)
 	o.answerTime = cmp.Or(o.answerTime, answerTime)
+	o.houseTime = cmp.Or(o.houseTime, houseTime)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

@@ -40,6 +40,8 @@ type Storage struct {
 	counters  counters
 	owner     int64 // names this server among those that upload
 	info      atomic.Pointer[zeolite.Info]
+
+	estimating, cleaning chore
 }
 
 var (

@@ -1,0 +1,53 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/tests/pgtest"
+)
+
+// age makes all uploads old.
+func (a *admin) age() {
+	a.Helper()
+	a.exec("UPDATE zeolite_upload SET started = started - interval '1 day'")
+}
+
+// The removal of orphans does not keep a server from hearing of commits, however
+// long it takes.
+func TestListenWhileCleaning(t *testing.T) {
+	dsn := pgtest.Database(t)
+	a, blocker, other := newAdmin(t, dsn), newAdmin(t, dsn), storage(t, Options{DSN: dsn})
+	dead := opened(t, Options{DSN: dsn})
+	uploaded(t, dead, noise(3))
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.age()
+	blocker.exec("BEGIN")
+	blocker.exec("LOCK TABLE zeolite_upload IN ACCESS EXCLUSIVE MODE")
+	s := opened(t, Options{DSN: dsn, PollInterval: 5 * time.Millisecond, houseTime: 5 * time.Millisecond, answerTime: time.Hour})
+	defer s.Close()
+	cleaners := func(state string) int {
+		return a.number("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1 AND "+state, appClean)
+	}
+	eventually(t, "the removal waits", func() bool { return cleaners("wait_event_type = 'Lock'") == 1 })
+	for oid := range 3 {
+		tid := put(t, other, store(t.Context(), zeolite.OID(oid), 0, "other"))
+		eventually(t, "the commit is heard of", func() bool { return s.LastTID() == tid })
+	}
+	if n := cleaners("true"); n != 1 {
+		t.Errorf("%d removals at once", n)
+	}
+	blocker.exec("COMMIT")
+	eventually(t, "the orphan is removed", func() bool { return a.number("SELECT count(*) FROM pg_largeobject_metadata") == 0 })
+	// One that is under way ends with the storage.
+	blocker.exec("BEGIN")
+	blocker.exec("LOCK TABLE zeolite_upload IN ACCESS EXCLUSIVE MODE")
+	eventually(t, "another waits", func() bool { return cleaners("wait_event_type = 'Lock'") == 1 })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	blocker.exec("COMMIT")
+}
