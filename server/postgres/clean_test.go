@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/zeolite-go/zeolite"
+	"github.com/zeolite-go/zeolite/server/storagetest"
 	"github.com/zeolite-go/zeolite/tests/pgtest"
 )
 
@@ -50,4 +51,24 @@ func TestListenWhileCleaning(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocker.exec("COMMIT")
+}
+
+// When the database has been started again, a server that is back before another
+// does not take its uploads for orphans.
+func TestNoOrphansAfterRestart(t *testing.T) {
+	direct := pgtest.Database(t)
+	p, dsn := newProxy(t, direct)
+	a, slow := newAdmin(t, direct), storage(t, Options{DSN: dsn})
+	fast := storage(t, Options{DSN: direct, PollInterval: 5 * time.Millisecond, OrphanAge: time.Millisecond})
+	a.listening(2)
+	up := uploaded(t, slow, noise(3))
+	a.age()
+	p.setDown(true)
+	eventually(t, "one has gone", func() bool { return len(a.pids(appFollow)) == 1 })
+	a.kill(appFollow)
+	eventually(t, "the other listens again", func() bool { return fast.Stats().Listened == 2 })
+	tid := put(t, storage(t, Options{DSN: direct}), store(t.Context(), 1, 0, "one"))
+	eventually(t, "it looks, and has kept house", func() bool { return fast.LastTID() == tid && !fast.cleaning.busy.Load() })
+	p.setDown(false)
+	put(t, slow, func(tx zeolite.Txn) error { return tx.StoreBlob(t.Context(), 2, 0, storagetest.BlobRecord(), up) })
 }

@@ -63,7 +63,7 @@ func (s *Storage) listen() error {
 	s.counters.listened.Add(1)
 	listening, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	var house time.Time
+	house := time.Now()
 	for {
 		if err := s.look(conn); err != nil {
 			return err
