@@ -16,19 +16,22 @@ type batches struct {
 	// removes at most: each blob among them takes a place in PostgreSQL's
 	// table of locks.
 	sweep int
+	// blobs is how many bytes of blobs a transaction of the sweep removes, if
+	// there are several: it may hold up all commits for as long as that takes.
+	blobs int64
 	// mark is how many transactions get their mark, or are removed, at once.
 	mark int
 	// report is how often Progress is told at most.
 	report time.Duration
 }
 
-var usualBatches = batches{sweep: 500, mark: 5000, report: 500 * time.Millisecond}
+var usualBatches = batches{sweep: 500, blobs: 16 << 20, mark: 5000, report: 500 * time.Millisecond}
 
 // Pack implements zeolite.Packer. One pack runs at a time on a database,
 // whoever runs it.
 //
-// It works in many small transactions, so that it holds up nobody and can be of
-// any size. First it finds what is garbage, then it marks the transactions that
+// It works in many small transactions, so that it holds up nobody for long and can
+// be of any size. First it finds what is garbage, then it marks the transactions that
 // are packed, so that none can be undone any more, and then it removes. If it
 // ends in between, everything that is current at the moment it packs to, or
 // later, is there and whole; part of what it was to remove is there still, and
@@ -180,10 +183,16 @@ func (p *packer) sweep(ctx context.Context) error {
 		if err != nil || len(revs) == 0 {
 			return err
 		}
-		if err := p.remove(ctx, revs); err != nil {
+		parts, err := p.cut(ctx, revs)
+		if err != nil {
 			return err
 		}
-		p.report(len(revs))
+		for _, part := range parts {
+			if err := p.remove(ctx, part); err != nil {
+				return err
+			}
+			p.report(len(part))
+		}
 		last := revs[len(revs)-1]
 		oid, tid = int64(last.oid), int64(last.tid)
 	}
@@ -192,6 +201,44 @@ func (p *packer) sweep(ctx context.Context) error {
 // goes tells whether the sweep removes a revision.
 func (p *packer) goes(r revision) bool {
 	return r.superseded || r.gone || (p.gc && !p.marker.reachable(r.oid))
+}
+
+// cut cuts revisions into parts, each for one transaction, so that not too much of
+// blobs is removed at once.
+func (p *packer) cut(ctx context.Context, revs []revision) (parts [][]revision, err error) {
+	var oids, tids []int64
+	for _, r := range revs {
+		if p.goes(r) {
+			oids, tids = append(oids, int64(r.oid)), append(tids, int64(r.tid))
+		}
+	}
+	if oids == nil {
+		return [][]revision{revs}, nil
+	}
+	rows, err := p.conn.Query(ctx, `SELECT zoid, tid, lo_lseek64(lo_open(chunk, $3), 0, 2)
+		FROM blob_chunk JOIN unnest($1::bigint[], $2::bigint[]) AS v (zoid, tid) USING (zoid, tid)`, oids, tids, modeRead)
+	if err != nil {
+		return nil, err
+	}
+	sizes := map[revision]int64{}
+	var of revision
+	var size int64
+	if _, err := pgx.ForEachRow(rows, []any{&of.oid, &of.tid, &size}, func() error {
+		sizes[of] += size
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	from, sum := 0, int64(0)
+	for i, r := range revs {
+		size := sizes[revision{oid: r.oid, tid: r.tid}]
+		if sum > 0 && sum+size > p.s.batches.blobs {
+			parts = append(parts, revs[from:i])
+			from, sum = i, 0
+		}
+		sum += size
+	}
+	return append(parts, revs[from:]), nil
 }
 
 // remove removes those of some revisions that are to go.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/zeolite-go/zeolite"
@@ -200,5 +201,31 @@ func TestPackKeepsWhatIsRelinkedMeanwhile(t *testing.T) {
 		if _, err := s.LoadBefore(ctx, oid, zeolite.MaxTID); (err == nil) != want {
 			t.Errorf("object %v: %v", oid, err)
 		}
+	}
+}
+
+// A pack removes blobs in small parts: whoever commits may have to wait for one of
+// them, but not for all.
+func TestPackOfLargeBlobs(t *testing.T) {
+	dsn := pgtest.Database(t)
+	s, a := storage(t, Options{DSN: dsn}), newAdmin(t, dsn)
+	s.batches.blobs = 3500
+	put(t, s, func(tx zeolite.Txn) error { return tx.Store(t.Context(), 0, 0, storagetest.Record("root")) })
+	for oid, size := range []int{1000, 1000, 1000, 9000, 1000, 0, 1000, 2000, 0, 3500} {
+		putBlob(t, s, zeolite.OID(1+oid), noise(size))
+	}
+	a.exec("CREATE TABLE removed (txid bigint, zoid bigint)")
+	a.exec(`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN INSERT INTO removed VALUES (txid_current(), OLD.zoid); RETURN NULL; END'`)
+	a.exec("CREATE TRIGGER note AFTER DELETE ON blob_chunk FOR EACH ROW EXECUTE FUNCTION note()")
+	if err := s.Pack(t.Context(), zeolite.MaxTID, zeolite.PackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got := pgtest.Shared(t).Query(t, dsn, "SELECT string_agg(zoid::text, ' ' ORDER BY zoid) FROM removed GROUP BY txid ORDER BY min(zoid)")
+	if want := []string{"1 2 3", "4", "5 6 7", "8 9", "10"}; !slices.Equal(got, want) {
+		t.Errorf("blobs were removed together: %q, want %q", got, want)
+	}
+	if n := a.number("SELECT count(*) FROM pg_largeobject_metadata"); n != 0 {
+		t.Errorf("%d large objects are left", n)
 	}
 }

@@ -149,7 +149,7 @@ func TestPackFailsAfterEveryStep(t *testing.T) {
 	pack := func(t *testing.T, dsn string, steps int) (ended bool) {
 		s, a := opened(t, Options{DSN: dsn}), newAdmin(t, dsn)
 		defer a.conn.Close(t.Context())
-		s.batches = batches{sweep: 6, mark: 6}
+		s.batches = batches{sweep: 6, blobs: 3000, mark: 6}
 		done := 0
 		err := s.Pack(t.Context(), packTo, zeolite.PackOptions{Progress: func(zeolite.PackProgress) {
 			if done++; done == steps {
