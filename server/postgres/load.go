@@ -69,9 +69,11 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 			return zeolite.Revision{}, err
 		}
 		leave()
+		s.serials.hits.Add(1)
 		known.Data = bytes.Clone(known.Data)
 		return known, nil
 	}
+	s.serials.misses.Add(1)
 	var seen zeolite.TID // the horizon
 	later, err := s.readCurrent(ctx, "cannot load an object", func(ctx context.Context, conn *pgx.Conn) (later bool, err error) {
 		if oid > maxOID {
@@ -113,12 +115,13 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 }
 
 // LoadNow is LoadBefore if the answer is known here, is a revision, and fits into
-// buf, where its data is then.
+// buf, where its data is then. Otherwise LoadBefore comes next, and is counted.
 func (s *Storage) LoadNow(oid zeolite.OID, before zeolite.TID, buf []byte) (zeolite.Revision, bool) {
 	rev, ok := s.serials.load(oid, before)
 	if !ok || len(rev.Data) > len(buf) || s.ctx.Err() != nil {
 		return zeolite.Revision{}, false
 	}
+	s.serials.hits.Add(1)
 	rev.Data = buf[:copy(buf, rev.Data)]
 	return rev, true
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -26,7 +27,7 @@ type serials struct {
 	size       int64 // of data in young
 	limit      int64 // of data in both
 
-	hits, misses int64 // of loads
+	hits, misses atomic.Int64 // of loads, as their callers count them
 }
 
 // known is the serial of an object, zero if it has no revision yet.
@@ -75,10 +76,8 @@ func (k *serials) load(oid zeolite.OID, before zeolite.TID) (rev zeolite.Revisio
 	defer k.mu.Unlock()
 	what, ok := k.look(oid)
 	if !ok || what.data == nil || what.tid >= before {
-		k.misses++
 		return zeolite.Revision{}, false
 	}
-	k.hits++
 	return zeolite.Revision{Data: what.data, TID: what.tid}, true
 }
 

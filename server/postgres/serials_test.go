@@ -50,6 +50,11 @@ func TestLoadsFromMemory(t *testing.T) {
 	if _, err := s.LoadBefore(ctx, 1, first); !errors.Is(err, zeolite.ErrNotYet) {
 		t.Errorf("before it was there: %v", err)
 	}
+	// Three loads were hits, one of them of LoadNow. The others were not found in
+	// memory by LoadBefore, which counts.
+	if st := s.Stats(); st.CacheHits != 3 || st.CacheMisses != 2 {
+		t.Errorf("%d hits and %d misses were counted", st.CacheHits, st.CacheMisses)
+	}
 
 	// Another server's commit, before it is heard of and after.
 	second := put(t, other, store(ctx, 1, first, "second"))

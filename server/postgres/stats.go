@@ -57,6 +57,10 @@ func (s *Storage) Stats() Stats {
 		Renumbered: s.counters.renumbered.Load(),
 		Doubts:     s.counters.doubts.Load(),
 		Listened:   s.counters.listened.Load(),
+
+		CacheHits:   s.serials.hits.Load(),
+		CacheMisses: s.serials.misses.Load(),
+
 		Spooled:    s.spools.used.Load(),
 		SpoolLimit: s.spools.limit,
 	}
@@ -76,9 +80,6 @@ func (s *Storage) Stats() Stats {
 			Wait:     of.EmptyAcquireWaitTime(),
 		})
 	}
-	s.serials.mu.Lock()
-	st.CacheHits, st.CacheMisses = s.serials.hits, s.serials.misses
-	s.serials.mu.Unlock()
 	var oldest time.Time
 	if st.Voted, oldest = s.votedTxns(); st.Voted > 0 {
 		st.OldestVote = time.Since(oldest)
