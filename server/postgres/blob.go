@@ -104,7 +104,7 @@ func (b *blob) goOn(p []byte) (n int, err error) {
 func (b *blob) pick(p []byte, off int64) (n int, err error) {
 	for n < len(p) && off+int64(n) < b.size {
 		var piece []byte
-		err := b.s.stream("cannot read a blob", func(ctx context.Context, conn *pgx.Conn) error {
+		err := b.s.onStreams("cannot read a blob", func(ctx context.Context, conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, "SELECT lo_get($1, $2, $3)", b.loid, off+int64(n),
 				int32(min(len(p)-n, streamPiece))).Scan(&piece)
 		})

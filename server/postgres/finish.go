@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -204,14 +203,8 @@ func (t *txn) renumber(ctx context.Context) (*commit, error) {
 // nobody can know what is to be published first.
 func (t *txn) settle(ctx context.Context, c *commit) error {
 	s := t.s
-	var conn *pgxpool.Conn
-	if t.conn != nil && !t.conn.Conn().IsClosed() {
-		conn = t.conn
-	}
-	if conn != nil {
-		if err := s.publishCommit(ctx, conn.Conn(), c); err == nil {
-			return nil
-		}
+	if t.conn != nil && !t.conn.Conn().IsClosed() && s.publishCommit(ctx, t.conn.Conn(), c) == nil {
+		return nil
 	}
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DoubtTimeout)
 	defer cancel()

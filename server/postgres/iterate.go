@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"iter"
 
 	"github.com/jackc/pgx/v5"
@@ -15,9 +14,6 @@ const (
 	txnsPerPage    = 200
 	recordsPerPage = 100
 )
-
-// errStopped ends a query because the consumer of an iterator stopped.
-var errStopped = errors.New("stopped")
 
 // A page of transactions is given to a consumer after the connection was given
 // back: it may take its time, and ask the storage other things.
@@ -50,7 +46,7 @@ func (s *Storage) page(ctx context.Context, where string, args ...any) (infos []
 // Transactions implements zeolite.Storage.
 func (s *Storage) Transactions(ctx context.Context, start, stop zeolite.TID) iter.Seq2[*zeolite.TransactionRecord, error] {
 	return func(yield func(*zeolite.TransactionRecord, error) bool) {
-		stop := s.within(stop)
+		stop := int64(min(stop, s.publisher.horizon()))
 		for next := min(start, zeolite.MaxTID); ; {
 			infos, err := s.page(ctx, "tid >= $1 AND tid <= $2 ORDER BY tid LIMIT $3", int64(next), stop, txnsPerPage)
 			if err != nil {
@@ -177,6 +173,7 @@ func changesOn(conn *pgx.Conn) changesReader {
 	}
 }
 
+// changesAfter reads a page of what changed, with a connection.
 func changesAfter(ctx context.Context, conn *pgx.Conn, after, upTo zeolite.TID) ([]change, error) {
 	rows, err := conn.Query(ctx, `SELECT t.tid, t.packed, t.packed AND t.is_empty, ARRAY(SELECT zoid FROM object_state o WHERE o.tid = t.tid)
 		FROM transaction t WHERE t.tid > $1 AND t.tid <= $2 ORDER BY t.tid LIMIT $3`,

@@ -15,12 +15,6 @@ import (
 // MaxTID on, and no object an oid above maxOID.
 const maxOID zeolite.OID = math.MaxInt64
 
-// within returns the largest TID that a query may see: a limit of its own, or
-// the horizon.
-func (s *Storage) within(limit zeolite.TID) int64 {
-	return int64(min(limit, s.publisher.horizon()))
-}
-
 // overtakenMax is how often something is looked for that seems to be overtaken.
 const overtakenMax = 8
 
@@ -149,7 +143,7 @@ func (s *Storage) CurrentTID(ctx context.Context, oid zeolite.OID) (tid zeolite.
 			return false, &zeolite.NotFoundError{OID: oid}
 		}
 		var gone bool
-		horizon := s.within(zeolite.MaxTID)
+		horizon := s.publisher.horizonInt()
 		err = conn.QueryRow(ctx, `SELECT tid, state IS NULL FROM object_state
 			WHERE zoid = $1 AND tid <= $2 ORDER BY tid DESC LIMIT 1`,
 			int64(oid), horizon).Scan(&tid, &gone)
@@ -174,7 +168,7 @@ func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) (infos []
 		if oid > maxOID {
 			return false, &zeolite.NotFoundError{OID: oid}
 		}
-		horizon := s.within(zeolite.MaxTID)
+		horizon := s.publisher.horizonInt()
 		// At least one row is read, to know whether there is any.
 		rows, err := conn.Query(ctx, `SELECT t.tid, t.packed, t.username, t.description, t.extension, o.state_size
 			FROM object_state o JOIN transaction t USING (tid)
@@ -236,7 +230,7 @@ func (s *Storage) nextRecord(ctx context.Context, conn *pgx.Conn, from zeolite.O
 	if from > maxOID {
 		return rec, &zeolite.NotFoundError{OID: from}
 	}
-	horizon := s.within(zeolite.MaxTID)
+	horizon := s.publisher.horizonInt()
 	// current_object may be ahead of the horizon, so it only says which
 	// objects there are.
 	var tid *zeolite.TID

@@ -41,6 +41,9 @@ func (p *publisher) init(last zeolite.TID, reach func(zeolite.TID, []zeolite.OID
 // horizon is the last TID that was published.
 func (p *publisher) horizon() zeolite.TID { return zeolite.TID(p.last.Load()) }
 
+// horizonInt is the horizon as the database has TIDs.
+func (p *publisher) horizonInt() int64 { return int64(p.horizon()) }
+
 // expect enters a commit of our own.
 func (p *publisher) expect(c *commit) {
 	p.mineMu.Lock()

@@ -150,9 +150,9 @@ func (s *Storage) enter(ctx context.Context) (inner context.Context, leave func(
 	}, nil
 }
 
-// read runs queries that change nothing on a connection of the pool for loads.
-// A connection that turns out to be broken says nothing about the next one:
-// then they run again, as long as the database takes connections.
+// read runs something short, which may be done more than once, on a connection of
+// the pool for loads. A connection that turns out to be broken says nothing about
+// the next one: then it runs again, as long as the database takes connections.
 func (s *Storage) read(ctx context.Context, doing string, query func(ctx context.Context, conn *pgx.Conn) error) error {
 	ctx, leave, err := s.enter(ctx)
 	if err != nil {
@@ -164,6 +164,19 @@ func (s *Storage) read(ctx context.Context, doing string, query func(ctx context
 		return err
 	}
 	return s.fault(ctx, doing, err)
+}
+
+// onStreams runs something short, which may be done more than once, on a connection
+// of the blobs' pool.
+func (s *Storage) onStreams(doing string, do func(ctx context.Context, conn *pgx.Conn) error) error {
+	ctx, leave, err := s.enter(context.Background())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, uploadTime)
+	defer cancel()
+	return s.fault(ctx, doing, onConn(ctx, s.streams, s.opts.StreamConns, do))
 }
 
 // onConn runs something short on a connection of a pool, and again on another if
@@ -187,7 +200,7 @@ func onConn(ctx context.Context, pool *pgxpool.Pool, conns int, do func(ctx cont
 // isAnswer tells whether an error says something about the data, and not that
 // the database could not be asked.
 func isAnswer(err error) bool {
-	return err == nil || errors.Is(err, zeolite.ErrNotYet) || errors.Is(err, errStopped) ||
+	return err == nil || errors.Is(err, zeolite.ErrNotYet) ||
 		errors.As(err, new(*zeolite.NotFoundError)) || errors.As(err, new(*zeolite.UndoError)) ||
 		errors.As(err, new(*zeolite.MultipleUndoErrors))
 }

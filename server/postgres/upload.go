@@ -77,7 +77,7 @@ func (u *upload) flush() error {
 	if u.err != nil {
 		return u.err
 	}
-	u.err = u.s.stream("cannot write a blob", func(ctx context.Context, conn *pgx.Conn) error {
+	u.err = u.s.onStreams("cannot write a blob", func(ctx context.Context, conn *pgx.Conn) error {
 		if u.loid == 0 {
 			return conn.QueryRow(ctx, `INSERT INTO zeolite_upload (loid, owner) VALUES (lo_from_bytea(0, $1), $2) RETURNING loid`,
 				notNil(u.buf), u.s.owner).Scan(&u.loid)
@@ -95,20 +95,6 @@ func (u *upload) flush() error {
 		u.buf = u.buf[:0]
 	}
 	return u.err
-}
-
-// stream runs something short on a connection of the blobs' pool. If the
-// connection breaks, it runs again on another: what it does may be done more
-// than once.
-func (s *Storage) stream(doing string, do func(ctx context.Context, conn *pgx.Conn) error) error {
-	ctx, leave, err := s.enter(context.Background())
-	if err != nil {
-		return err
-	}
-	defer leave()
-	ctx, cancel := context.WithTimeout(ctx, uploadTime)
-	defer cancel()
-	return s.fault(ctx, doing, onConn(ctx, s.streams, s.opts.StreamConns, do))
 }
 
 // Complete implements zeolite.BlobUpload: the large object has all bytes. If it
@@ -142,7 +128,7 @@ func (u *upload) Discard() error {
 	if u.loid == 0 {
 		return nil
 	}
-	return u.s.stream("cannot remove a blob", func(ctx context.Context, conn *pgx.Conn) error {
+	return u.s.onStreams("cannot remove a blob", func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `WITH gone AS (DELETE FROM zeolite_upload WHERE loid = $1 RETURNING loid)
 			SELECT lo_unlink(loid) FROM gone`, u.loid)
 		return err
