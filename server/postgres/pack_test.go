@@ -187,8 +187,12 @@ func TestPackKeepsWhatIsRelinkedMeanwhile(t *testing.T) {
 		return errors.Join(tx.Store(ctx, 0, 0, storagetest.Record("root", 1)), tx.Store(ctx, 1, 0, storagetest.Record("1")),
 			tx.Store(ctx, 2, 0, storagetest.Record("2", 3)), tx.Store(ctx, 3, 0, storagetest.Record("3")), tx.Store(ctx, 4, 0, storagetest.Record("4")))
 	})
-	linked := false
+	linked, looked := false, int64(0)
+	s.batches.report = 0
 	err := s.Pack(ctx, first, zeolite.PackOptions{Progress: func(p zeolite.PackProgress) {
+		if p.Phase == "sweep" {
+			looked = p.Done
+		}
 		if p.Phase == "sweep" && !linked {
 			linked = true
 			put(t, s, func(tx zeolite.Txn) error { return tx.Store(ctx, 0, first, storagetest.Record("root", 1, 2)) })
@@ -196,6 +200,9 @@ func TestPackKeepsWhatIsRelinkedMeanwhile(t *testing.T) {
 	}})
 	if err != nil || !linked {
 		t.Fatal(err, linked)
+	}
+	if looked != 5 {
+		t.Errorf("progress was told of %d revisions, want 5", looked)
 	}
 	for oid, want := range map[zeolite.OID]bool{0: true, 1: true, 2: true, 3: true, 4: false} {
 		if _, err := s.LoadBefore(ctx, oid, zeolite.MaxTID); (err == nil) != want {

@@ -46,6 +46,9 @@ func (m *marker) lookInto(oid zeolite.OID, state []byte) (err error) {
 	return nil
 }
 
+// phaseMark is the phase that counts objects.
+const phaseMark = "mark"
+
 // markReachable fills the marker. Nobody is held up by it.
 func (p *packer) markReachable(ctx context.Context) error {
 	var root bool
@@ -57,7 +60,7 @@ func (p *packer) markReachable(ctx context.Context) error {
 		return &zeolite.StorageError{Message: "cannot collect garbage: there is no root object",
 			Err: &zeolite.NotFoundError{OID: zeolite.RootOID}}
 	}
-	if err := p.start(ctx, "mark", "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'current_object'::regclass"); err != nil {
+	if err := p.start(ctx, phaseMark, "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'current_object'::regclass"); err != nil {
 		return err
 	}
 	p.marker = marker{seen: map[zeolite.OID]struct{}{}, upTo: p.tid}
@@ -93,7 +96,9 @@ func (p *packer) markLater(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.report(n)
+		if p.phase == phaseMark { // the sweep counts revisions
+			p.report(n)
+		}
 	}
 	return nil
 }
