@@ -76,14 +76,18 @@ func blob(args []string) error {
 }
 
 // writeWhole writes a file that appears under its name only when it is whole.
-// What is there and no file, a device or a pipe, is written to as it is.
+// What is there and no file, a device or a pipe, is written to as it is; a link,
+// such as /dev/stdout, stays where it is, and what it leads to is written to.
 func writeWhole(name string, content io.Reader) (err error) {
 	var f *os.File
-	st, err := os.Stat(name)
+	st, err := os.Lstat(name)
 	inPlace := err == nil && !st.Mode().IsRegular()
-	if inPlace {
+	switch {
+	case inPlace && st.Mode().Type() == os.ModeSymlink:
+		f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	case inPlace: // without O_CREATE, with which Linux opens no pipe of somebody else in /tmp
 		f, err = os.OpenFile(name, os.O_WRONLY, 0)
-	} else {
+	default:
 		// Unlike os.CreateTemp, this leaves the mode to the umask.
 		temporary := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.%x", filepath.Base(name), rand.Uint64()))
 		f, err = os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)

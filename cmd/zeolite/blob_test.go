@@ -105,3 +105,27 @@ func TestWriteToPipe(t *testing.T) {
 		t.Errorf("got %q", text)
 	}
 }
+
+// TestWriteToLink: a link stays one, as /dev/stdout must, and what it leads to is
+// made, or written to.
+func TestWriteToLink(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"a long text", "short"} {
+		if err := writeWhole(link, strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+		if to, err := os.Readlink(link); err != nil || to != file {
+			t.Errorf("the link leads to %q, %v", to, err)
+		}
+		if b, err := os.ReadFile(file); err != nil || string(b) != text {
+			t.Errorf("the file has %q, %v", b, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
