@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 
@@ -16,11 +15,11 @@ import (
 
 // openClientStorage opens a storage that another server serves, to be served
 // again: for clients that are near this server and far from that one.
-func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly bool, log *slog.Logger) (zeolite.Storage, error) {
+func openClientStorage(ctx context.Context, spec *config.ClientStorage, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
 	opt := client.Options{
 		Storage:            spec.Storage,
-		ReadOnly:           readOnly || spec.ReadOnly,
-		ReadOnlyFallback:   spec.ReadOnlyFallback && !readOnly,
+		ReadOnly:           how.readOnly || spec.ReadOnly,
+		ReadOnlyFallback:   spec.ReadOnlyFallback && !how.readOnly,
 		WaitTimeout:        spec.WaitTimeout,
 		NoWait:             !spec.Wait,
 		Label:              spec.ClientLabel,
@@ -43,10 +42,7 @@ func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly
 		opt.Addresses = append(opt.Addresses, address)
 	}
 	if spec.SSL != nil {
-		var err error
-		if opt.TLS, err = clientTLS(spec.SSL, log); err != nil {
-			return nil, err
-		}
+		opt.Dial = how.certificates.remotes[spec.SSL].dial
 	}
 	return client.Open(ctx, opt)
 }
@@ -55,13 +51,13 @@ func openClientStorage(ctx context.Context, spec *config.ClientStorage, readOnly
 func clientTLS(ssl *config.ClientSSL, log *slog.Logger) (*tls.Config, error) {
 	pair, err := config.LoadKeyPair(ssl.Certificate, ssl.Key)
 	if err != nil {
-		return nil, fmt.Errorf("<ssl>: %w", err)
+		return nil, err
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ServerName: ssl.ServerHostname}
 	peers := &trusted{}
 	if ssl.Authenticate != "" {
 		if peers, err = loadTrusted(ssl.Authenticate, log); err != nil {
-			return nil, fmt.Errorf("<ssl>: %w", err)
+			return nil, err
 		}
 		cfg.RootCAs = peers.pool
 		peers.apply(cfg)

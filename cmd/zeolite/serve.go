@@ -215,12 +215,12 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	if cfg.ZEO.Msgpack {
 		opt.Encoding = zrpc.Msgpack
 	}
-	certificates, err := loadCertificates(cfg.ZEO.SSL, log)
+	certificates, err := loadAllCertificates(cfg, log)
 	if err != nil {
 		return err
 	}
-	if certificates != nil {
-		opt.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certificates.current}
+	if certificates.server != nil {
+		opt.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certificates.server.current}
 	}
 	pidFile := ""
 	defer func() {
@@ -244,8 +244,9 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	}
 	srv := server.New(opt)
 	storages := map[string]zeolite.Storage{}
+	how := howToOpen{readOnly: f.readOnly, noWAL: f.noWAL, certificates: certificates}
 	for _, s := range cfg.Storages {
-		storage, err := openStorage(ctx, s.Spec, howToOpen{readOnly: f.readOnly, noWAL: f.noWAL}, log)
+		storage, err := openStorage(ctx, s.Spec, how, log)
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			log.Info("stopped before it was ready", "storage", s.Name)
 			return nil

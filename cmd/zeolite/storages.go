@@ -13,8 +13,12 @@ import (
 	"github.com/zeolite-go/zeolite/server/memory"
 )
 
-// howToOpen is what the command line says about all storages.
-type howToOpen struct{ readOnly, noWAL bool }
+// howToOpen is what the command line says about all storages, and what was read
+// for those at other servers.
+type howToOpen struct {
+	readOnly, noWAL bool
+	certificates    *allCertificates
+}
 
 // openStorage opens what a section of the configuration describes: the one
 // place that knows all back ends. ctx can end it; what has been opened does not
@@ -39,7 +43,7 @@ func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog
 	case *config.MappingStorage:
 		return memory.New(memory.Options{Name: spec.StorageName}), nil
 	case *config.ClientStorage:
-		return openClientStorage(ctx, spec, readOnly, log)
+		return openClientStorage(ctx, spec, how, log)
 	case *config.BlobStorage:
 		return openBlobStorage(ctx, spec, how, log)
 	case *config.DemoStorage:

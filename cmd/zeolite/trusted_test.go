@@ -227,6 +227,110 @@ func TestRevokedServer(t *testing.T) {
 	}
 }
 
+// shaker shakes hands with whoever connects, until the test ends, and returns its
+// address.
+func shaker(t *testing.T, server *issuer) string {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{server.keyPair()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-ended })
+	go func() {
+		defer close(ended)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = nc.(*tls.Conn).Handshake() // the client says how it went
+			nc.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// TestRemoteReload: at SIGHUP <ssl> of a <clientstorage>, wherever that stands, is
+// read again: who is trusted, and which lists are in force.
+func TestRemoteReload(t *testing.T) {
+	root, other := newIssuer(t, "root", nil), newIssuer(t, "other", nil)
+	far, client := root.client("far"), root.client("client")
+	dir := t.TempDir()
+	key, err := x509.MarshalPKCS8PrivateKey(client.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ssl := &config.ClientSSL{Certificate: filepath.Join(dir, "client.pem"), Authenticate: filepath.Join(dir, "ca.pem"), ServerHostname: "localhost"}
+	writeFile(t, ssl.Certificate, client.pem(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	base := config.Storage{Spec: &config.ClientStorage{Section: "clientstorage", SSL: ssl}}
+	cfg := &config.Config{Storages: []config.Storage{{Name: "1", Spec: &config.DemoStorage{Base: &base}}}}
+
+	addr := shaker(t, far)
+	for _, ssl.CheckHostname = range []bool{true, false} {
+		const old = 2 * time.Hour
+		writeFile(t, ssl.Authenticate, root.pem(), root.revocations(old))
+		all, err := loadAllCertificates(cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			name, file string
+			want       string // what is wrong with the server, "" if nothing
+		}{
+			{"the list has expired", root.pem() + root.revocations(old), "no revocation list in force"},
+			{"a new one", root.pem() + root.revocations(0), ""},
+			{"another issuer", other.pem(), "unknown authority"},
+			{"the one of before", root.pem(), ""},
+			{"no certificates", "nonsense", ""},
+			{"revoked", root.pem() + root.revocations(0, far), "was revoked"},
+		} {
+			writeFile(t, ssl.Authenticate, step.file)
+			all.reload()
+			nc, err := all.remotes[ssl].dial(t.Context(), "tcp", addr)
+			if err == nil {
+				nc.Close()
+			}
+			if step.want == "" && err != nil || step.want != "" && (err == nil || !strings.Contains(err.Error(), step.want)) {
+				t.Errorf("check-hostname %v, %s: %v, want %q", ssl.CheckHostname, step.name, err, step.want)
+			}
+		}
+	}
+}
+
+// TestRemoteHostname: the host of the address is checked unless another one is
+// named; for a Unix socket one has to be.
+func TestRemoteHostname(t *testing.T) {
+	root := newIssuer(t, "root", nil)
+	pool := x509.NewCertPool()
+	pool.AddCert(root.cert)
+	addr := shaker(t, root.client("far")) // it is localhost
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ network, address, name, want string }{
+		{"tcp", "localhost:" + port, "", ""},
+		{"tcp", "127.0.0.1:" + port, "", "IP SANs"},
+		{"tcp", "127.0.0.1:" + port, "localhost", ""},
+		{"tcp", "localhost:" + port, "far.example", "far.example"},
+		{"unix", "/run/zeo.sock", "", "server-hostname"},
+	} {
+		cfg := &tls.Config{RootCAs: pool, ServerName: step.name}
+		c, err := newCertificates("<clientstorage>", slog.New(slog.DiscardHandler), func() (*tls.Config, error) { return cfg, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc, err := c.dial(t.Context(), step.network, step.address)
+		if err == nil {
+			nc.Close()
+		}
+		if step.want == "" && err != nil || step.want != "" && (err == nil || !strings.Contains(err.Error(), step.want)) {
+			t.Errorf("%s as %q: %v, want %q", step.address, step.name, err, step.want)
+		}
+	}
+}
+
 // TestTrustedDirectory: as for OpenSSL, files in a directory count by their names.
 func TestTrustedDirectory(t *testing.T) {
 	root, aside := newIssuer(t, "root", nil), newIssuer(t, "aside", nil)

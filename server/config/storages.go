@@ -181,6 +181,10 @@ func (d *decoder) demoStorage(s *section) *DemoStorage {
 	return ds
 }
 
+// AllStorages yields the storages to serve and those within them, outer ones
+// first.
+func (c *Config) AllStorages() iter.Seq[Storage] { return walk(c.Storages) }
+
 // walk yields storages and those within them, outer ones first.
 func walk(list []Storage) iter.Seq[Storage] {
 	return func(yield func(Storage) bool) {
