@@ -14,14 +14,15 @@ import (
 )
 
 // openClientStorage opens a storage that another server serves, to be served
-// again: for clients that are near this server and far from that one.
+// again: for clients that are near this server and far from that one. It waits
+// for a connection, whatever the section says: until there is one the storage
+// looks empty, and without blobs, undo and packing, and a server asks only once.
 func openClientStorage(ctx context.Context, spec *config.ClientStorage, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
 	opt := client.Options{
 		Storage:            spec.Storage,
 		ReadOnly:           how.readOnly || spec.ReadOnly,
 		ReadOnlyFallback:   spec.ReadOnlyFallback && !how.readOnly,
 		WaitTimeout:        spec.WaitTimeout,
-		NoWait:             !spec.Wait,
 		Label:              spec.ClientLabel,
 		CacheSize:          spec.CacheSize,
 		CachePath:          spec.CachePath,

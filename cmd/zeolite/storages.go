@@ -81,16 +81,7 @@ func openDemoStorage(ctx context.Context, spec *config.DemoStorage, how howToOpe
 		}
 		return s, nil
 	}
-	baseSpec := spec.Base
-	if baseSpec != nil {
-		if remote, ok := baseSpec.Spec.(*config.ClientStorage); ok {
-			// Until it is connected it looks empty, and would be taken for it.
-			connected := *remote
-			connected.Wait = true
-			baseSpec = &config.Storage{Name: baseSpec.Name, Spec: &connected}
-		}
-	}
-	base, err := part(baseSpec, "base")
+	base, err := part(spec.Base, "base")
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,8 @@ type ClientStorage struct {
 	ServerSync bool
 	// WaitTimeout is how long calls wait for a connection, default 30 s.
 	WaitTimeout time.Duration
-	// Wait says that opening waits for a connection, default true.
+	// Wait says that opening waits for a connection, default true. A server has
+	// to wait in any case, and a warning says so.
 	Wait bool
 	SSL  *ClientSSL // nil for plain connections
 }
@@ -97,7 +98,7 @@ func (d *decoder) clientStorage(s *section) *ClientStorage {
 		list = append(list,
 			field{name: "client", set: text(&client)},
 			field{name: "var", set: text(&dir)},
-			field{name: "wait", set: boolean(&c.Wait)},
+			field{name: "wait", set: d.wait(&c.Wait)},
 			// These must be well formed, but do nothing in ZEO 5 and 6.
 			field{name: "min-disconnect-poll", set: d.idle(integer(&poll, 0, math.MaxInt32), reasonClient)},
 			field{name: "max-disconnect-poll", set: d.idle(integer(&poll, 0, math.MaxInt32), reasonClient)},
@@ -128,6 +129,18 @@ func (d *decoder) idle(set setter, reason string) setter {
 		err := set(s)
 		if err == nil {
 			d.warnf(d.key.pos, "%s: %s is ignored: %s", d.owner.title(), d.key.name, reason)
+		}
+		return err
+	}
+}
+
+// wait is boolean, with a word on what has no effect.
+func (d *decoder) wait(to *bool) setter {
+	set := boolean(to)
+	return func(s string) error {
+		err := set(s)
+		if err == nil && !*to {
+			d.warnf(d.key.pos, "%s: wait %s is ignored: what is to be served must be known before clients come", d.owner.title(), s)
 		}
 		return err
 	}
