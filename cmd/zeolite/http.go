@@ -67,7 +67,7 @@ func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storag
 	}
 	h := &httpServer{flags: f, log: log}
 	if err := h.load(); err != nil {
-		return nil, err
+		return nil, &configError{err}
 	}
 	network, address, err := splitAddress(f.address, "127.0.0.1", 8080)
 	if err != nil {

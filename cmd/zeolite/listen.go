@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,6 +17,9 @@ import (
 func look(ctx context.Context, network, address string) error {
 	listeners, err := listenAll(ctx, network, address, slog.New(slog.DiscardHandler))
 	closeAll(listeners)
+	if errors.Is(err, fs.ErrNotExist) { // the directory of a Unix socket
+		return &configError{err}
+	}
 	return err
 }
 

@@ -109,10 +109,13 @@ func serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.check {
+	if f.config != "" {
+		// As runzeo does: what is wrong with it is told from what may fail later.
 		if err := cfg.Check(); err != nil {
 			return &configError{err}
 		}
+	}
+	if f.check {
 		if _, err := loadCertificates(cfg.ZEO.SSL, slog.New(slog.DiscardHandler)); err != nil {
 			return &configError{err}
 		}
@@ -217,7 +220,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 	}
 	certificates, err := loadAllCertificates(cfg, log)
 	if err != nil {
-		return err
+		return &configError{err}
 	}
 	if certificates.server != nil {
 		opt.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certificates.server.current}

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zeolite-go/zeolite/server/filestorage"
 	"github.com/zeolite-go/zeolite/tests/peers"
@@ -96,7 +100,9 @@ s.close()
 // what it printed.
 func program(t *testing.T, args ...string) (int, string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it may serve, and not end
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), "ZEOLITE_TEST_AS_PROGRAM=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil && !errors.As(err, new(*exec.ExitError)) {
@@ -171,6 +177,62 @@ func TestServeWrongConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	conf := daemonConf(t, dir, "nonsense with spaces:8100")
 	for _, args := range [][]string{{"-C", conf}, {"-C", conf, "--check"}, {"-C", filepath.Join(dir, "none.conf")}} {
+		if code, out := program(t, append([]string{"serve"}, args...)...); code != 2 {
+			t.Errorf("%v: exit code %d, printed %q", args, code, out)
+		}
+	}
+}
+
+// secured writes a certificate with its key and whom it trusts to a directory:
+// server.pem and ca.pem.
+func secured(t *testing.T, dir string) (root *issuer) {
+	t.Helper()
+	root = newIssuer(t, "root", nil)
+	server := root.client("server")
+	key, err := x509.MarshalPKCS8PrivateKey(server.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "server.pem"), server.pem(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	writeFile(t, filepath.Join(dir, "ca.pem"), root.pem())
+	return root
+}
+
+// TestServeWhatIsMissing: nor does zdaemon try again where files and directories
+// that are named are not there, or not what they should be.
+func TestServeWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	secured(t, dir)
+	if err := os.Mkdir(filepath.Join(dir, "empty"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		zeo     = "<zeo>\n address 127.0.0.1:0\n</zeo>\n"
+		storage = "<filestorage>\n path $(DIR)/Data.fs\n</filestorage>\n"
+	)
+	ssl := func(certificate, authenticate string) string {
+		return fmt.Sprintf(" <ssl>\n  certificate $(DIR)/%s\n  authenticate $(DIR)/%s\n </ssl>\n", certificate, authenticate)
+	}
+	for name, text := range map[string]string{
+		"path":            zeo + "<filestorage>\n path $(DIR)/none/Data.fs\n</filestorage>\n",
+		"blob-dir":        zeo + "<filestorage>\n path $(DIR)/Data.fs\n blob-dir $(DIR)/none/blobs\n</filestorage>\n",
+		"certificate":     "<zeo>\n address 127.0.0.1:0\n" + ssl("none/server.pem", "ca.pem") + "</zeo>\n" + storage,
+		"no certificates": "<zeo>\n address 127.0.0.1:0\n" + ssl("server.pem", "empty") + "</zeo>\n" + storage,
+		"socket":          "<zeo>\n address $(DIR)/none/sock\n</zeo>\n" + storage,
+	} {
+		conf := filepath.Join(dir, "zeo.conf")
+		writeFile(t, conf, strings.ReplaceAll(text, "$(DIR)", dir))
+		for _, args := range [][]string{{"-C", conf, "--check"}, {"-C", conf}} {
+			if code, out := program(t, append([]string{"serve"}, args...)...); code != 2 {
+				t.Errorf("%s: %v: exit code %d, printed %q", name, args, code, out)
+			}
+		}
+	}
+	for _, args := range [][]string{
+		{"-a", "127.0.0.1:0", "-f", filepath.Join(dir, "none", "Data.fs")},
+		{"-a", filepath.Join(dir, "none", "sock"), "-f", filepath.Join(dir, "Data.fs")},
+		{"-a", "127.0.0.1:0", "-f", filepath.Join(dir, "Data.fs"), "--http", "127.0.0.1:0", "--http-cert", filepath.Join(dir, "none.pem")},
+	} {
 		if code, out := program(t, append([]string{"serve"}, args...)...); code != 2 {
 			t.Errorf("%v: exit code %d, printed %q", args, code, out)
 		}

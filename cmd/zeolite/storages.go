@@ -28,7 +28,7 @@ func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog
 	switch spec := spec.(type) {
 	case *config.FileStorage:
 		if err := needDirectory(spec.Path); err != nil {
-			return nil, err
+			return nil, &configError{err}
 		}
 		return filestorage.OpenContext(ctx, spec.Path, filestorage.Options{
 			Create:        spec.Create,

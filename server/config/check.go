@@ -17,6 +17,9 @@ type check struct {
 	path   string
 	test   func(path string) error
 	strict bool
+	// listening says that it is about the address of <zeo>, which a flag may
+	// have changed since.
+	listening bool
 }
 
 // Check looks at what the configuration refers to, as far as that needs no
@@ -25,6 +28,9 @@ type check struct {
 func (c *Config) Check() error {
 	d := diagnostics{limit: Limits{}.withDefaults().Errors}
 	for _, k := range c.checks {
+		if k.listening && k.path != c.ZEO.Address.Path {
+			continue
+		}
 		if err := k.test(k.path); err != nil {
 			d.add(&Error{Pos: k.pos, Message: k.title + ": " + err.Error(), strict: k.strict})
 		}

@@ -219,6 +219,12 @@ zeo.conf:18: <logfile>: path: directory "DIR/no" does not exist`
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+
+	// A flag takes the place of the address.
+	c.ZEO.Address = Address{Port: 8100}
+	if err := c.Check(); err == nil || strings.Contains(err.Error(), "address") {
+		t.Errorf("with another address: %v", err)
+	}
 }
 
 func TestFromFlags(t *testing.T) {

@@ -93,6 +93,7 @@ func (d *decoder) listenAddress(to *Address) setter {
 		case err != nil:
 		case to.Path != "":
 			d.check(true, inExistingDir, to.Path)
+			d.checks[len(d.checks)-1].listening = true
 		case to.Port == 0:
 			d.warnf(d.key.pos, "%s: address %s has no port: the server will listen at any free one", d.owner.title(), quote(s))
 		}
