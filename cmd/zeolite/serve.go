@@ -116,17 +116,26 @@ func serve(args []string) error {
 		}
 	}
 	if f.check {
-		if _, err := loadCertificates(cfg.ZEO.SSL, slog.New(slog.DiscardHandler)); err != nil {
-			return &configError{err}
-		}
-		fmt.Print(cfg.Describe())
-		for _, w := range cfg.Warnings {
-			fmt.Printf("warning: %v\n", w)
-		}
-		fmt.Println("The configuration is right.")
-		return nil
+		return sayWhatIsServed(cfg, os.Stdout)
 	}
 	return f.run(cfg, os.Stdout)
+}
+
+// sayWhatIsServed is for --check: what a configuration means, if it is right, and
+// what serve would warn of.
+func sayWhatIsServed(cfg *config.Config, out io.Writer) error {
+	var warned strings.Builder
+	to := config.LogFile{Format: "warning: %(message)s"}
+	log := slog.New(&eventLog{logs: &logFiles{files: []*logFile{{spec: to, w: &warned}}}, level: config.LevelWarning})
+	if _, err := loadAllCertificates(cfg, log); err != nil {
+		return &configError{err}
+	}
+	fmt.Fprint(out, cfg.Describe())
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(out, "warning: %v\n", w)
+	}
+	fmt.Fprintf(out, "%sThe configuration is right.\n", warned.String())
+	return nil
 }
 
 // configuration makes one configuration of file, flags and defaults.

@@ -218,6 +218,7 @@ func TestServeWhatIsMissing(t *testing.T) {
 		"blob-dir":        zeo + "<filestorage>\n path $(DIR)/Data.fs\n blob-dir $(DIR)/none/blobs\n</filestorage>\n",
 		"certificate":     "<zeo>\n address 127.0.0.1:0\n" + ssl("none/server.pem", "ca.pem") + "</zeo>\n" + storage,
 		"no certificates": "<zeo>\n address 127.0.0.1:0\n" + ssl("server.pem", "empty") + "</zeo>\n" + storage,
+		"remote":          zeo + "<demostorage>\n <clientstorage>\n  server 127.0.0.1:1\n" + ssl("server.pem", "empty") + " </clientstorage>\n</demostorage>\n",
 		"socket":          "<zeo>\n address $(DIR)/none/sock\n</zeo>\n" + storage,
 	} {
 		conf := filepath.Join(dir, "zeo.conf")
@@ -235,6 +236,26 @@ func TestServeWhatIsMissing(t *testing.T) {
 	} {
 		if code, out := program(t, append([]string{"serve"}, args...)...); code != 2 {
 			t.Errorf("%v: exit code %d, printed %q", args, code, out)
+		}
+	}
+}
+
+// TestCheckWarns: what serve would warn of when it reads certificates is said by
+// --check, too.
+func TestCheckWarns(t *testing.T) {
+	dir := t.TempDir()
+	root := secured(t, dir)
+	writeFile(t, filepath.Join(dir, "ca.pem"), root.pem(), root.revocations(2*time.Hour))
+	conf := filepath.Join(dir, "zeo.conf")
+	const ssl = "<ssl>\n certificate DIR/server.pem\n authenticate DIR/ca.pem\n</ssl>\n"
+	for _, text := range []string{
+		"<zeo>\n address 127.0.0.1:8100\n" + ssl + "</zeo>\n<mappingstorage>\n</mappingstorage>\n",
+		"<zeo>\n address 127.0.0.1:8100\n</zeo>\n<clientstorage>\n server 127.0.0.1:1\n" + ssl + "</clientstorage>\n",
+	} {
+		writeFile(t, conf, strings.ReplaceAll(text, "DIR", dir))
+		code, out := zeoliteCommand(t, "serve", "-C", conf, "--check")
+		if code != 0 || strings.Count(out, "warning: ") != 1 || !strings.Contains(out, "warning: a revocation list is not in force") {
+			t.Errorf("exit code %d, printed\n%s", code, out)
 		}
 	}
 }
