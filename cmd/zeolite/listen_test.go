@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,6 +80,24 @@ func TestListenHostName(t *testing.T) {
 	port := strconv.Itoa(listeners[1].Addr().(*net.TCPAddr).Port)
 	if l, err := listenAt(here, port, log); err == nil {
 		t.Errorf("listening at %v, one of which is taken", l)
+	}
+}
+
+// TestGreeting: what serve tells people to connect to is listened at.
+func TestGreeting(t *testing.T) {
+	needIPv6(t)
+	for _, asked := range []string{":0", "0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[::1]:0"} {
+		listeners, err := listenAll(t.Context(), "tcp", asked, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		new(serveFlags).greet(&out, asked, listeners[0].Addr())
+		m := regexp.MustCompile(`ZEO\.DB\(\("(.*)", (\d+)\)`).FindStringSubmatch(out.String())
+		if m == nil || m[2] != strconv.Itoa(listeners[0].Addr().(*net.TCPAddr).Port) || !answers(listeners[0], m[1]) {
+			t.Errorf("%s: nobody is there:\n%s", asked, &out)
+		}
+		closeAll(listeners)
 	}
 }
 

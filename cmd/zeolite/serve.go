@@ -302,7 +302,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		log.Info("listening", "address", l.Addr().String(), "storages", strings.Join(srv.Names(), ", "), "tls", opt.TLS != nil)
 	}
 	if f.config == "" {
-		f.greet(out, listeners[0].Addr())
+		f.greet(out, address, listeners[0].Addr())
 	}
 
 	served := make(chan error, len(listeners))
@@ -346,8 +346,10 @@ func closeStorage(storage zeolite.Storage, log *slog.Logger) error {
 	return err
 }
 
-// greet says in plain words what is served and how to connect.
-func (f *serveFlags) greet(out io.Writer, addr net.Addr) {
+// greet says in plain words what is served and how to connect. A socket for all
+// hosts does not tell whether that is with IPv4, too; the address that was asked for
+// does.
+func (f *serveFlags) greet(out io.Writer, asked string, addr net.Addr) {
 	fmt.Fprintf(out, "Serving %s on %s\n", f.file, addr)
 	if f.blobs != "" {
 		fmt.Fprintf(out, "Blobs are in %s\n", f.blobs)
@@ -359,7 +361,11 @@ func (f *serveFlags) greet(out io.Writer, addr net.Addr) {
 	python := fmt.Sprintf("%q", addr.String())
 	if tcp, ok := addr.(*net.TCPAddr); ok {
 		host := tcp.IP.String()
-		if tcp.IP.IsUnspecified() {
+		switch {
+		case !tcp.IP.IsUnspecified():
+		case family(asked) == "tcp6":
+			host = "::1"
+		default:
 			host = "127.0.0.1"
 		}
 		python = fmt.Sprintf("(%q, %d)", host, tcp.Port)
