@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,7 @@ type httpServer struct {
 }
 
 // start begins to serve; nil if there is no --http.
-func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storage, log *slog.Logger) (*httpServer, error) {
+func (f *httpFlags) start(ctx context.Context, srv *server.Server, storages map[string]zeolite.Storage, log *slog.Logger) (*httpServer, error) {
 	if f.address == "" {
 		return nil, nil
 	}
@@ -73,7 +74,7 @@ func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storag
 	if err != nil {
 		return nil, err
 	}
-	listener, err := listen(network, address)
+	listeners, err := listenAll(ctx, network, address, log)
 	if err != nil {
 		return nil, err
 	}
@@ -102,23 +103,7 @@ func (f *httpFlags) start(srv *server.Server, storages map[string]zeolite.Storag
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	log.Info("serving HTTP", "http", listener.Addr().String(), "tls", f.cert != "", "blobs", f.blobs,
-		"signed", f.key != "", "metrics", f.metrics, "pprof", f.profile)
-	if f.blobs && f.key == "" && f.clientCA == "" && !onLoopback(listener.Addr()) {
-		log.Warn("other machines get no blobs over HTTP without --http-key or --http-client-ca")
-	}
-	if f.profile && (f.key != "" || f.clientCA != "") {
-		log.Warn("whatever connects from this machine gets profiles: a proxy here must not pass on /debug/pprof/")
-	}
-	go h.serve(listener)
-	return h, nil
-}
-
-func (h *httpServer) serve(listener net.Listener) {
-	var err error
-	if h.tls.Load() == nil {
-		err = h.server.Serve(listener)
-	} else {
+	if h.tls.Load() != nil {
 		h.server.TLSConfig = &tls.Config{
 			MinVersion:         tls.VersionTLS12,
 			NextProtos:         []string{"h2", "http/1.1"},
@@ -126,7 +111,31 @@ func (h *httpServer) serve(listener net.Listener) {
 			// ServeTLS wants a certificate, and the handshake takes the one above.
 			Certificates: h.tls.Load().Certificates,
 		}
+	}
+	for _, l := range listeners {
+		log.Info("serving HTTP", "http", l.Addr().String(), "tls", f.cert != "", "blobs", f.blobs,
+			"signed", f.key != "", "metrics", f.metrics, "pprof", f.profile)
+	}
+	open := func(l net.Listener) bool { return !onLoopback(l.Addr()) }
+	if f.blobs && f.key == "" && f.clientCA == "" && slices.ContainsFunc(listeners, open) {
+		log.Warn("other machines get no blobs over HTTP without --http-key or --http-client-ca")
+	}
+	if f.profile && (f.key != "" || f.clientCA != "") {
+		log.Warn("whatever connects from this machine gets profiles: a proxy here must not pass on /debug/pprof/")
+	}
+	secure := h.server.TLSConfig != nil // package http makes one to begin with
+	for _, l := range listeners {
+		go h.serve(l, secure)
+	}
+	return h, nil
+}
+
+func (h *httpServer) serve(listener net.Listener, secure bool) {
+	var err error
+	if secure {
 		err = h.server.ServeTLS(listener, "", "")
+	} else {
+		err = h.server.Serve(listener)
 	}
 	if !errors.Is(err, http.ErrServerClosed) {
 		h.log.Error("HTTP is not served any more", "error", err)

@@ -3,14 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,8 +74,10 @@ func startHTTP(t *testing.T, f *httpFlags) (h *httpServer, log *logText) {
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	srv := server.New(server.Options{Logger: logger})
 	must(srv.AddStorage("1", storage))
-	f.address = filepath.Join(t.TempDir(), "http.sock")
-	h, err = f.start(srv, map[string]zeolite.Storage{"1": storage}, logger)
+	if f.address == "" {
+		f.address = filepath.Join(t.TempDir(), "http.sock")
+	}
+	h, err = f.start(ctx, srv, map[string]zeolite.Storage{"1": storage}, logger)
 	must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -110,7 +118,7 @@ func TestHTTPFlags(t *testing.T) {
 			t.Errorf("%s: %v, want a usage error", args, f.check())
 		}
 	}
-	if h, err := (&httpFlags{}).start(nil, nil, nil); h != nil || err != nil {
+	if h, err := (&httpFlags{}).start(t.Context(), nil, nil, nil); h != nil || err != nil {
 		t.Errorf("without --http: %v, %v", h, err)
 	}
 	// A nil one is what serve has without --http.
@@ -173,6 +181,56 @@ func TestHTTPProfilesWarn(t *testing.T) {
 		if got, want := strings.Contains(log.String(), "/debug/pprof/"), f.profile && f.key != ""; got != want {
 			t.Errorf("%+v: warned %v\n%s", f, got, log)
 		}
+	}
+}
+
+// TestHTTPHostName: HTTP is served at all addresses of a name, or not at all, as the
+// look before storages are opened says.
+func TestHTTPHostName(t *testing.T) {
+	needIPv6(t)
+	real := lookupIP
+	defer func() { lookupIP = real }()
+	lookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}, nil
+	}
+	taken, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
+	f := &httpFlags{address: "here.example:" + port, health: true}
+	log := slog.New(slog.DiscardHandler)
+	if err := look(t.Context(), "tcp", f.address); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("look: %v", err)
+	}
+	if h, err := f.start(t.Context(), server.New(server.Options{Logger: log}), nil, log); !errors.Is(err, syscall.EADDRINUSE) {
+		h.shutdown(t.Context())
+		t.Errorf("start: %v", err)
+	}
+	taken.Close()
+
+	dir := t.TempDir()
+	pool := x509.NewCertPool()
+	pool.AddCert(secured(t, dir).cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
+	for scheme, cert := range map[string]string{"http": "", "https": filepath.Join(dir, "server.pem")} {
+		f.cert = cert
+		h, _ := startHTTP(t, f)
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			resp, err := client.Get(scheme + "://" + net.JoinHostPort(host, port) + "/livez")
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%s: %s", host, resp.Status)
+			}
+		}
+		transport.CloseIdleConnections()
+		h.shutdown(t.Context())
 	}
 }
 

@@ -23,6 +23,8 @@ func look(ctx context.Context, network, address string) error {
 	return err
 }
 
+var lookupIP = net.DefaultResolver.LookupNetIP // but in a test
+
 // listenAll opens the listeners of an address: for a host name, as in ZEO, one at
 // each of its addresses.
 func listenAll(ctx context.Context, network, address string, log *slog.Logger) ([]net.Listener, error) {
@@ -34,7 +36,7 @@ func listenAll(ctx context.Context, network, address string, log *slog.Logger) (
 		}
 		return []net.Listener{l}, nil
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	ips, err := lookupIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}

@@ -277,7 +277,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		}
 		storages[s.Name] = storage
 	}
-	web, err := f.http.start(srv, storages, log)
+	web, err := f.http.start(ctx, srv, storages, log)
 	if err != nil {
 		return err
 	}
