@@ -183,13 +183,13 @@ changed. It goes on until it is interrupted.
 func tail(args []string) error {
 	fs := newFlags("tail", tailHelp)
 	t := targetFlags(&fs.FlagSet)
-	if err := parseOne(fs, args, t, "the address of a server"); err != nil {
+	if err := parseOne(fs, args, t, "the address of a server or how to connect to PostgreSQL"); err != nil {
 		return err
 	}
 	return t.use(func(ctx context.Context, storage zeolite.Storage) error {
 		watcher, ok := storage.(zeolite.Watcher)
 		if !ok {
-			return &usageError{"tail follows a server; this is a file"}
+			return &usageError{"tail needs a server or PostgreSQL"}
 		}
 		watcher.Watch(func(tid zeolite.TID, oids []zeolite.OID, visible func()) {
 			visible()
