@@ -55,7 +55,8 @@ func openStorage(ctx context.Context, spec config.Spec, how howToOpen, log *slog
 }
 
 // openBlobStorage adds blobs to the storage inside the section. Back ends keep
-// blobs themselves, so it only tells them where.
+// blobs themselves, so it only tells them where; the configuration was checked for
+// one that can be told.
 func openBlobStorage(ctx context.Context, spec *config.BlobStorage, how howToOpen, log *slog.Logger) (zeolite.Storage, error) {
 	switch base := spec.Base.Spec.(type) {
 	case *config.FileStorage:
@@ -65,7 +66,7 @@ func openBlobStorage(ctx context.Context, spec *config.BlobStorage, how howToOpe
 	case *config.MappingStorage:
 		return memory.New(memory.Options{Name: base.StorageName, BlobDir: spec.BlobDir}), nil
 	}
-	return nil, fmt.Errorf("<blobstorage> goes around <filestorage> or <mappingstorage>, not <%s>", spec.Base.Spec.Kind())
+	return nil, fmt.Errorf("<blobstorage> around <%s> cannot be served", spec.Base.Spec.Kind())
 }
 
 // openDemoStorage opens both parts, and closes them again if they do not go

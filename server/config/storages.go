@@ -16,7 +16,7 @@ type FileStorage struct {
 	Path    string // the Data.fs
 	BlobDir string // empty for no blobs
 	Create  bool   // truncate what exists
-	// ReadOnly refuses writes, but not pack.
+	// ReadOnly refuses writes, and packs, too.
 	ReadOnly bool
 	// Quota, if not 0, is the size in bytes that the file must not exceed.
 	Quota int64
