@@ -192,25 +192,30 @@ func (s *Server) Start() error {
 	}
 }
 
+// command is the command line, and writes the zeo.conf that it needs if Options have
+// none.
 func (s *Server) command() (*exec.Cmd, error) {
 	o := s.options
 	// The flag --read-only means more than the key in zeo.conf.
-	if s.kind == Zeolite && (o.Config != "" || o.Postgres != "" || !o.ReadOnly) {
-		return exec.Command(s.tools.zeolite, zeoliteArgs(o)...), nil
-	}
+	byFlags := s.kind == Zeolite && (o.Postgres != "" || !o.ReadOnly)
 	conf := o.Config
-	if conf == "" {
-		conf = filepath.Join(s.options.Dir, "runzeo.conf")
+	if conf == "" && !byFlags {
+		conf = filepath.Join(o.Dir, "runzeo.conf")
 		if err := os.WriteFile(conf, []byte(runzeoConfig(o)), 0o666); err != nil {
 			return nil, err
 		}
 	}
-	if s.kind == Zeolite {
-		return exec.Command(s.tools.zeolite, append([]string{"serve", "-C", conf}, o.Flags...)...), nil
+	switch {
+	case s.kind == RunZEO:
+		cmd := exec.Command(s.tools.python, "-m", "ZEO.runzeo", "-C", conf)
+		cmd.Env = pythonEnv()
+		return cmd, nil
+	case o.Config != "":
+		return exec.Command(s.tools.zeolite, "serve", "-C", conf), nil
+	case byFlags:
+		return exec.Command(s.tools.zeolite, zeoliteArgs(o)...), nil
 	}
-	cmd := exec.Command(s.tools.python, "-m", "ZEO.runzeo", "-C", conf)
-	cmd.Env = pythonEnv()
-	return cmd, nil
+	return exec.Command(s.tools.zeolite, append([]string{"serve", "-C", conf}, o.Flags...)...), nil
 }
 
 // Address is host:port, or the path of a Unix socket.

@@ -11,11 +11,8 @@ import (
 	"testing"
 )
 
-// zeoliteArgs are the arguments for our server.
+// zeoliteArgs are the arguments for our server without a zeo.conf.
 func zeoliteArgs(o Options) []string {
-	if o.Config != "" {
-		return []string{"serve", "-C", o.Config}
-	}
 	args := []string{"serve", "-a", o.Address}
 	if o.Postgres != "" {
 		args = append(args, "--postgres", o.Postgres)
