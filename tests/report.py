@@ -54,6 +54,10 @@ def main():
             show(f'{reason}\n' + ''.join(f'    {name}\n' for name in sorted(names)))
 
 
+def show_output(key):
+    show(''.join(line for line in output.pop(key, []) if not line.startswith('=== ')))
+
+
 def handle(event):
     action, package, test = event['Action'], event.get('Package', ''), event.get('Test')
     key = package, test
@@ -70,7 +74,12 @@ def handle(event):
         else:
             output[key].append(text)
     elif action == 'fail' and not verbose:
-        show(''.join(line for line in output.pop(key, []) if not line.startswith('=== ')))
+        show_output(key)
+        if test is None:
+            # Of a test that ran when the process died, nothing says that it has
+            # failed; and it is with one of these that the trace stands.
+            for left in [k for k in output if k[0] == package]:
+                show_output(left)
     elif action == 'skip' and test is not None:
         reason = [line.strip() for line in output.pop(key, []) if not line.startswith(('=== ', '---'))]
         skipped.append((f'{package} {test}', ' '.join(reason) or 'skipped'))
