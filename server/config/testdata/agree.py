@@ -11,11 +11,16 @@ import json
 import os
 import sys
 
+import ZConfig
 from ZEO.runzeo import ZEOOptions
 
 
 class Options(ZEOOptions):
     """runzeo's options; the log is configured but not started."""
+
+    # Read once: it takes longer than the files. One that has %import gets a copy
+    # of its own.
+    schema = ZConfig.loadSchema(os.path.join(ZEOOptions.schemadir, ZEOOptions.schemafile))
 
     def load_logconf(self, sectname="eventlog"):
         self.config_logger = self.configroot.eventlog
