@@ -219,7 +219,7 @@ func TestMemoryOfHTTPOnPostgres(t *testing.T) {
 	if err != nil {
 		peers.Missing(t, "there is no curl: %v", err)
 	}
-	size := pattern(224 * mib)
+	size := pattern(96 * mib)
 	if peers.Long() {
 		size = 1024 * mib
 	}
@@ -245,7 +245,7 @@ func TestMemoryOfHTTPOnPostgres(t *testing.T) {
 
 	// curl is told to stop by a signal when it has some of it.
 	name := filepath.Join(t.TempDir(), "blob")
-	cmd := exec.Command(curl, "-sS", "--limit-rate", "64M", "-o", name, url)
+	cmd := exec.Command(curl, "-sS", "--limit-rate", "24M", "-o", name, url)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -18,13 +18,20 @@ import (
 )
 
 const (
-	clients  = 8
-	mib      = 1 << 20
-	blobSize = pattern(256 * mib)
+	clients = 8
+	mib     = 1 << 20
 	// growth is how much more memory the server may use while all clients
 	// stream than while they were idle.
 	growth = 16 * mib
 )
+
+// large is the size of blobs: one alone would be seen, if it were kept in memory.
+func large() pattern {
+	if peers.Long() {
+		return 256 * mib
+	}
+	return 4 * growth
+}
 
 func startServer(t *testing.T) *peers.Server {
 	t.Helper()
@@ -36,6 +43,7 @@ func startServer(t *testing.T) *peers.Server {
 
 // TestMemoryOfSlowDownloads has clients that read 1 MB/s each download a blob.
 func TestMemoryOfSlowDownloads(t *testing.T) {
+	blobSize := large()
 	s := startServer(t)
 	tid := connect(t, s.Address(), nil).storeBlob(1, blobSize)
 
@@ -80,6 +88,7 @@ func TestMemoryOfSlowDownloads(t *testing.T) {
 
 // TestMemoryOfUploads has clients upload at full speed.
 func TestMemoryOfUploads(t *testing.T) {
+	blobSize := large()
 	s := startServer(t)
 	all := make([]*wireClient, clients)
 	for i := range all {
@@ -107,13 +116,13 @@ func TestMemoryOfUploads(t *testing.T) {
 	}
 }
 
-// TestLoadBetweenChunks loads on a connection that is downloading 1 GiB, again
+// TestLoadBetweenChunks loads on a connection that is downloading much, again
 // and again, and counts the chunks between request and reply. The client stops
 // reading until the server has looked at the request, so that no scheduler has a
 // say in the count.
 func TestLoadBetweenChunks(t *testing.T) {
 	s := startServer(t)
-	const size = pattern(1 << 30)
+	size := 4 * large()
 	c := connect(t, s.Address(), smallReadBuffer)
 	other := connect(t, s.Address(), nil)
 	tid := c.storeBlob(1, size)
