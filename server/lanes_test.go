@@ -80,7 +80,9 @@ func TestStalledVoterDelaysOnlyThoseWhoWantTheSame(t *testing.T) {
 // TestTransactionTimeout: who holds locks for too long is disconnected, with
 // one line in the log, and who waited for them gets them.
 func TestTransactionTimeout(t *testing.T) {
+	t.Parallel()
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		t.Parallel()
 		s := startServer(t, newMemory(t), Options{TransactionTimeout: 500 * time.Millisecond})
 		b := s.newBystander(t)
 		p := s.connect(t, enc)
@@ -107,7 +109,9 @@ func TestTransactionTimeout(t *testing.T) {
 // client's transaction, it is that client's time which runs out. Time to resolve
 // conflicts runs, and is not given anew by each vote.
 func TestTransactionTimeoutOfVoter(t *testing.T) {
+	t.Parallel()
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		t.Parallel()
 		storage := newFaulty(newMemory(t))
 		s := startServer(t, storage, Options{TransactionTimeout: 500 * time.Millisecond})
 		b := s.newBystander(t)

@@ -80,6 +80,7 @@ func TestReadOnlyConnection(t *testing.T) {
 
 // TestHandshakeDeadline: who does not register in time is let go.
 func TestHandshakeDeadline(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, newMemory(t), Options{Limits: Limits{Handshake: 500 * time.Millisecond}})
 	p := s.dialRaw(t, zrpc.Pickle)
 	p.readFrame()
@@ -97,6 +98,7 @@ func TestHandshakeDeadline(t *testing.T) {
 // TestHandshakeHasOneDeadline: who takes long to shake hands has less time to
 // register.
 func TestHandshakeHasOneDeadline(t *testing.T) {
+	t.Parallel()
 	const limit, wait = 1500 * time.Millisecond, time.Second
 	s := startServer(t, newMemory(t), Options{Limits: Limits{Handshake: limit}})
 	start := time.Now()
