@@ -345,6 +345,18 @@ func (d *disk) loseWrites(ops []fsOp) {
 	}
 }
 
+// imageDir is a directory for files to look at, in memory where Linux has one
+// there: most of the time goes into making and removing thousands of files.
+func imageDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "zeolite")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // writeImage makes real files of what crash returned.
 func writeImage(t testing.TB, dir string, files map[string][]byte) {
 	t.Helper()
@@ -367,3 +379,25 @@ func writeImage(t testing.TB, dir string, files map[string][]byte) {
 func (op fsOp) String() string {
 	return fmt.Sprintf("%s %d %s %s %d+%d", op.kind, op.inode, op.name, op.to, op.off, len(op.data))
 }
+
+// withoutSync is the FileSystem of the operating system for those whom no crash
+// follows.
+type withoutSync struct{ OSFileSystem }
+
+type unsyncedFile struct{ osFile }
+
+func (unsyncedFile) Sync() error { return nil }
+
+func (withoutSync) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	f, err := os.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedFile{osFile{f}}, nil
+}
+
+func (w withoutSync) CreateLog(name string, perm fs.FileMode) (File, error) {
+	return w.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, perm)
+}
+
+func (withoutSync) SyncDir(string) error { return nil }
