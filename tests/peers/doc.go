@@ -15,9 +15,10 @@
 //	ZEOLITE_TEST_SERVERS      servers to test, default "zeolite"; "runzeo,zeolite"
 //	                          also asks the oracle, which proves the tests
 //	ZEOLITE_TEST_RACE         1: build zeolite with the race detector
-//	ZEOLITE_TEST_LONG         1: also what takes minutes or gigabytes
+//	ZEOLITE_TEST_LONG         1: also what takes minutes or gigabytes, and larger blobs
 //	ZEOLITE_TEST_KILLS        rounds of the crash test, default 5
-//	ZEOLITE_TEST_SEEDS        histories of the differential test, default 200
+//	ZEOLITE_TEST_SEEDS        histories of the differential test, default 60
+//	ZEOLITE_TEST_FIRST_SEED   the seed of the first of them, to repeat a failure
 //
 // tests/run sets the first two.
 package peers

@@ -34,7 +34,21 @@ func number(t testing.TB, name string, otherwise int) int {
 
 // Seeds is the number of random histories of the differential test.
 func Seeds(t testing.TB) int {
-	return number(t, "ZEOLITE_TEST_SEEDS", 200)
+	return number(t, "ZEOLITE_TEST_SEEDS", 60)
+}
+
+// FirstSeed is that of the differential test, if it is given.
+func FirstSeed(t testing.TB) (first int, given bool) {
+	t.Helper()
+	s := os.Getenv("ZEOLITE_TEST_FIRST_SEED")
+	if s == "" {
+		return 0, false
+	}
+	first, err := strconv.Atoi(s)
+	if err != nil || first < 0 {
+		t.Fatalf("ZEOLITE_TEST_FIRST_SEED is %q, and not a seed", s)
+	}
+	return first, true
 }
 
 // Missing skips the test because something it needs is not there, or fails it
