@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -187,6 +188,8 @@ func TestCrashInPack(t *testing.T) {
 	for _, removeOld := range []bool{false, true} {
 		s, w := newCrashDB(t, Options{BlobDir: "blobs", PackRemoveOld: removeOld})
 		defer s.Close()
+		late := &whenListed{crashFS: w.fs}
+		s.blobs.fs = late
 		serials := map[zeolite.OID]zeolite.TID{}
 		put := func(i int) zeolite.TID {
 			oid := zeolite.OID(i % 3)
@@ -204,8 +207,12 @@ func TestCrashInPack(t *testing.T) {
 		}
 		start := w.fs.count()
 		no := false
+		late.do = func() { put(9) }
 		if err := s.Pack(ctx, s.LastTID(), zeolite.PackOptions{GC: &no}); err != nil {
 			t.Fatal(err)
+		}
+		if late.do != nil {
+			t.Fatal("nothing was committed while the pack was under way")
 		}
 		packed := w.fs.count()
 		for i := range 4 {
@@ -230,6 +237,21 @@ func TestCrashInPack(t *testing.T) {
 			}
 		}
 	}
+}
+
+// whenListed is a file system that lets a test do something, once, when a pack has
+// synced its file and writes down which blobs to remove: before it holds commits up.
+type whenListed struct {
+	*crashFS
+	do func()
+}
+
+func (l *whenListed) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	if do := l.do; do != nil && strings.HasSuffix(name, removedList+uploadSuffix) {
+		l.do = nil
+		do()
+	}
+	return l.crashFS.OpenFile(name, flag, perm)
 }
 
 // isPacked says whether the first transaction of a file is.
