@@ -172,6 +172,10 @@ func (w *witness) find(t *testing.T, files map[string][]byte, blobs bool) []zeol
 	return found
 }
 
+func newWitness(cfs *crashFS) *witness {
+	return &witness{fs: cfs, txns: map[zeolite.TID]*witnessed{}, images: map[uint64][]zeolite.TID{}}
+}
+
 // newCrashDB is a database on a crashFS.
 func newCrashDB(t *testing.T, opts Options) (*Storage, *witness) {
 	t.Helper()
@@ -185,7 +189,7 @@ func newCrashDB(t *testing.T, opts Options) (*Storage, *witness) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, &witness{fs: cfs, txns: map[zeolite.TID]*witnessed{}, images: map[uint64][]zeolite.TID{}}
+	return s, newWitness(cfs)
 }
 
 // crashes checks a few of the things that may be left, for each point.

@@ -51,7 +51,7 @@ func TestBlobDirectorySyncFailsBehind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := &witness{fs: fsys.crashFS, txns: map[zeolite.TID]*witnessed{}}
+			w := newWitness(fsys.crashFS)
 			if _, err := w.commit(s, nil, map[zeolite.OID]string{1: "small"}, nil); err != nil {
 				t.Fatal(err)
 			}
