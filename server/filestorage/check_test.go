@@ -1,7 +1,6 @@
 package filestorage
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -447,16 +445,4 @@ func FuzzCheck(f *testing.F) {
 		}
 		Check(ctx, path, CheckOptions{MaxFindings: 10}) // errors are fine
 	})
-}
-
-// Where an int has 32 bits, the length of a record may not fit.
-func TestCheckRecordTooLargeForMemory(t *testing.T) {
-	if strconv.IntSize > 32 {
-		t.Skip("any length fits into an int here")
-	}
-	c := &checker{w: newWindow(bytes.NewReader(make([]byte, 4096)))}
-	var buf []byte
-	if b, err := c.read(c.w, &recHeader{dataLen: 1<<32 + 5}, &buf); err == nil {
-		t.Errorf("%d bytes are taken for all", len(b))
-	}
 }
