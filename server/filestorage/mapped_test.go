@@ -210,12 +210,9 @@ func TestIndexFileBitFlips(t *testing.T) {
 	t.Logf("%d of %d noticed when the file is opened, %d when an object is loaded", noticed, len(good), later)
 }
 
-// An index file that somebody cuts short while we use it: a clear error for
-// what was there, and no crash.
-func TestIndexFileCutShort(t *testing.T) {
-	db := newDB(t, Options{})
-	const objects = 5000
-	serial := db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
+// saved commits objects, and has the index read from its file.
+func saved(db *testDB, objects int) (serial zeolite.TID) {
+	serial = db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
 		for oid := range zeolite.OID(objects) {
 			if err := tx.Store(ctx, oid, 0, []byte("x")); err != nil {
 				return err
@@ -224,6 +221,15 @@ func TestIndexFileCutShort(t *testing.T) {
 		return nil
 	})
 	db.reopen()
+	return serial
+}
+
+// An index file that somebody cuts short while we use it: a clear error for
+// what was there, and no crash.
+func TestIndexFileCutShort(t *testing.T) {
+	db := newDB(t, Options{})
+	const objects = 5000
+	serial := saved(db, objects)
 	if err := os.Truncate(db.path+".index", 0); err != nil {
 		t.Skip("a mapped file cannot be cut short here:", err)
 	}
@@ -293,15 +299,7 @@ func TestIndexFileCutShort(t *testing.T) {
 func TestIndexFilePartlyReadable(t *testing.T) {
 	db := newDB(t, Options{})
 	const objects = 5000
-	serial := db.commit(zeolite.TxnMeta{}, func(tx zeolite.Txn) error {
-		for oid := range zeolite.OID(objects) {
-			if err := tx.Store(ctx, oid, 0, []byte("x")); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	db.reopen()
+	serial := saved(db, objects)
 	// The first objects' positions are behind the suffixes of all.
 	if err := os.Truncate(db.path+".index", 1<<14); err != nil {
 		t.Skip("a mapped file cannot be cut short here:", err)
