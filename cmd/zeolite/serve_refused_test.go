@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -189,11 +187,7 @@ func secured(t *testing.T, dir string) (root *issuer) {
 	t.Helper()
 	root = newIssuer(t, "root", nil)
 	server := root.client("server")
-	key, err := x509.MarshalPKCS8PrivateKey(server.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(dir, "server.pem"), server.pem(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	writeFile(t, filepath.Join(dir, "server.pem"), server.pem(), server.keyPEM(t))
 	writeFile(t, filepath.Join(dir, "ca.pem"), root.pem())
 	return root
 }

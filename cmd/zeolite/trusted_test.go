@@ -83,6 +83,15 @@ func (i *issuer) pem() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Raw}))
 }
 
+func (i *issuer) keyPEM(t *testing.T) string {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(i.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+}
+
 func (i *issuer) keyPair() tls.Certificate {
 	return tls.Certificate{Certificate: i.chain, PrivateKey: i.key}
 }
@@ -153,12 +162,8 @@ func TestRevokedClients(t *testing.T) {
 
 	dir := t.TempDir()
 	ssl := &config.SSL{Certificate: filepath.Join(dir, "server.pem"), Key: filepath.Join(dir, "server.key"), Authenticate: filepath.Join(dir, "ca.pem")}
-	key, err := x509.MarshalPKCS8PrivateKey(server.key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	writeFile(t, ssl.Certificate, server.pem())
-	writeFile(t, ssl.Key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	writeFile(t, ssl.Key, server.keyPEM(t))
 	writeFile(t, ssl.Authenticate, root.pem())
 	certificates, err := loadCertificates(ssl, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -201,17 +206,21 @@ func TestRevokedClients(t *testing.T) {
 	}
 }
 
+// sectionOf is an <ssl> of a client with that certificate, for a server at localhost.
+// The file of whom to trust is still to be written.
+func sectionOf(t *testing.T, client *issuer) *config.ClientSSL {
+	t.Helper()
+	dir := t.TempDir()
+	ssl := &config.ClientSSL{Certificate: filepath.Join(dir, "client.pem"), Authenticate: filepath.Join(dir, "ca.pem"), ServerHostname: "localhost"}
+	writeFile(t, ssl.Certificate, client.pem(), client.keyPEM(t))
+	return ssl
+}
+
 // TestRevokedServer: <ssl> of <clientstorage> has the same lists.
 func TestRevokedServer(t *testing.T) {
 	root := newIssuer(t, "root", nil)
 	good, bad, client := root.client("good"), root.client("bad"), root.client("client")
-	dir := t.TempDir()
-	key, err := x509.MarshalPKCS8PrivateKey(client.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ssl := &config.ClientSSL{Certificate: filepath.Join(dir, "client.pem"), Authenticate: filepath.Join(dir, "ca.pem"), ServerHostname: "localhost"}
-	writeFile(t, ssl.Certificate, client.pem(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	ssl := sectionOf(t, client)
 	writeFile(t, ssl.Authenticate, root.pem(), root.revocations(0, bad))
 	for _, ssl.CheckHostname = range []bool{true, false} {
 		cfg, err := clientTLS(ssl, slog.New(slog.DiscardHandler))
@@ -256,13 +265,7 @@ func shaker(t *testing.T, server *issuer) string {
 func TestRemoteReload(t *testing.T) {
 	root, other := newIssuer(t, "root", nil), newIssuer(t, "other", nil)
 	far, client := root.client("far"), root.client("client")
-	dir := t.TempDir()
-	key, err := x509.MarshalPKCS8PrivateKey(client.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ssl := &config.ClientSSL{Certificate: filepath.Join(dir, "client.pem"), Authenticate: filepath.Join(dir, "ca.pem"), ServerHostname: "localhost"}
-	writeFile(t, ssl.Certificate, client.pem(), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	ssl := sectionOf(t, client)
 	base := config.Storage{Spec: &config.ClientStorage{Section: "clientstorage", SSL: ssl}}
 	cfg := &config.Config{Storages: []config.Storage{{Name: "1", Spec: &config.DemoStorage{Base: &base}}}}
 
