@@ -46,7 +46,7 @@ func (s *Storage) CreateBlob(ctx context.Context) (zeolite.BlobUpload, error) {
 	if err != nil {
 		return nil, blobError("cannot create a blob", err)
 	}
-	return s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, 0), nil
+	return s.newUpload(path, &blobWriter{file: f, routes: &s.routes}, 0), nil
 }
 
 func (d *blobDir) newUploadName() string {
@@ -74,7 +74,7 @@ func (s *Storage) AdoptBlob(ctx context.Context, oid zeolite.OID, name string) (
 		f.Close()
 		return nil, blobError("cannot take over a blob", err)
 	}
-	return s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, size), nil
+	return s.newUpload(path, &blobWriter{file: f, routes: &s.routes}, size), nil
 }
 
 // isSharedName says whether name, or name without its last character, ends in
@@ -109,7 +109,7 @@ func (u *upload) Complete() error {
 	case u.stayLoose():
 		u.contents = u.file.takeAll()
 	default:
-		err = u.file.file.Sync()
+		err = u.file.sync()
 	}
 	if err != nil {
 		return blobError("cannot write a blob", err)
@@ -248,7 +248,7 @@ func (s *Storage) copyBlob(oid zeolite.OID, tid zeolite.TID) (*upload, error) {
 	if err != nil {
 		return nil, blobError("cannot copy a blob", err)
 	}
-	u := s.newUpload(path, &blobWriter{file: f, slots: &s.direct}, 0)
+	u := s.newUpload(path, &blobWriter{file: f, routes: &s.routes}, 0)
 	if _, err = io.Copy(u, src.File()); err == nil {
 		err = u.Complete()
 	}

@@ -3,7 +3,7 @@ package filestorage
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
+	"time"
 )
 
 // blobBlock is the size in bytes of the pieces in which the beginning of a blob
@@ -11,31 +11,6 @@ import (
 // one, if it can: writing, syncing and sending the blob all take less time than
 // with pieces as clients send them (Python's: 59,000 bytes).
 const blobBlock = 256 << 10
-
-// What is behind the first blobDirect bytes of a blob goes past the page cache,
-// where that is possible, in blocks of blobDirectBlock, each while the next one
-// is received: finding memory for so much costs more than to receive it, and
-// drives out what is asked for more often. That takes memory for two blocks, so
-// at most blobDirectMost uploads do it at a time.
-const (
-	blobDirect      = 4 << 20
-	blobDirectBlock = 1 << 20
-	blobDirectMost  = 2
-)
-
-// directSlots counts the uploads that go past the page cache. It is safe for
-// concurrent use.
-type directSlots struct{ taken atomic.Int32 }
-
-func (s *directSlots) take() bool {
-	if s.taken.Add(1) > blobDirectMost {
-		s.taken.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (s *directSlots) give() { s.taken.Add(-1) }
 
 // blobWriteBack is after how many bytes of an upload that are in the page cache
 // the disk begins to write them: while more is received, so that in the end there
@@ -46,7 +21,7 @@ const blobWriteBack = 4 << 20
 // a time.
 type blobWriter struct {
 	file    File
-	slots   *directSlots
+	routes  *blobRoutes
 	block   *blobBuffer // what did not fill a block yet; nil if there is none
 	held    int         // bytes in it
 	all     *blobBuffer // after flush: the whole contents, if they fitted
@@ -54,6 +29,7 @@ type blobWriter struct {
 	begun   int64       // up to where the contents are on their way to the disk
 	err     error       // of the write that failed: there is none after it
 
+	trip     *blobTrip        // of an upload that has become large; else nil
 	direct   directFile       // nil while the page cache is used
 	indirect bool             // the page cache is used to the end
 	done     chan directWrite // the end of a write past it; nil before the first
@@ -116,16 +92,17 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 // goDirect says whether the next block goes past the page cache.
 func (w *blobWriter) goDirect() bool {
 	if w.direct == nil && !w.indirect && w.written >= blobDirect {
-		file, can := w.file.(directFile)
-		switch {
-		case !can || !w.slots.take():
-			w.indirect = true
-		case file.SetDirect(true) != nil:
-			w.indirect = true
-			w.slots.give()
-		default:
-			w.direct = file
-			w.dropBlock()
+		w.indirect = true
+		if file, can := w.file.(directFile); can {
+			w.trip = w.routes.begin(w.written)
+			switch {
+			case w.trip.route == throughCache:
+			case file.SetDirect(true) != nil:
+				w.trip.refused()
+			default:
+				w.direct, w.indirect = file, false
+				w.dropBlock()
+			}
 		}
 	}
 	return w.direct != nil
@@ -142,7 +119,7 @@ func (w *blobWriter) endDirect() error {
 		w.spare.free()
 		w.spare = nil
 	}
-	w.slots.give()
+	w.trip.leaveDirect()
 	return err
 }
 
@@ -185,7 +162,9 @@ func (w *blobWriter) full() error {
 // wait waits for the write that is under way.
 func (w *blobWriter) wait() error {
 	if w.underWay {
+		start := time.Now()
 		done := <-w.done
+		w.trip.waitedSince(start)
 		w.underWay, w.spare = false, done.block
 		if w.err == nil {
 			w.err = done.err
@@ -214,6 +193,7 @@ func (w *blobWriter) write(p []byte) error {
 	if w.err != nil {
 		return w.err
 	}
+	defer w.trip.waitedSince(time.Now())
 	n, err := w.file.WriteAt(p, w.written)
 	w.written, w.err = w.written+int64(n), err
 	if w.written-w.begun >= blobWriteBack {
@@ -221,6 +201,17 @@ func (w *blobWriter) write(p []byte) error {
 			file.StartWriteBack(w.begun, w.written-w.begun)
 		}
 		w.begun = w.written
+	}
+	return err
+}
+
+// sync makes what was written durable, after flush.
+func (w *blobWriter) sync() error {
+	start := time.Now()
+	err := w.file.Sync()
+	if err == nil {
+		w.trip.waitedSince(start)
+		w.trip.durable(w.written)
 	}
 	return err
 }
@@ -249,6 +240,8 @@ func (w *blobWriter) takeAll() *blobBuffer {
 func (w *blobWriter) close() error {
 	_ = w.wait()
 	_ = w.endDirect()
+	w.trip.end()
+	w.trip = nil
 	w.dropBlock()
 	if w.all != nil {
 		w.all.free()

@@ -40,6 +40,7 @@ func (f *recordingFile) WriteAt(p []byte, off int64) (int, error) {
 
 func (f *recordingFile) StartWriteBack(off, n int64) { f.begun = append(f.begun, off, off+n) }
 
+func (f *recordingFile) Sync() error  { return nil }
 func (f *recordingFile) Close() error { return nil }
 
 // TestBlobWriter writes pieces of all sizes: what arrives is the same, in whole
@@ -53,7 +54,7 @@ func TestBlobWriter(t *testing.T) {
 	}
 	for range 20 {
 		f := &recordingFile{limit: 1 << 30}
-		w := &blobWriter{file: f, slots: &directSlots{}}
+		w := &blobWriter{file: f, routes: &blobRoutes{}}
 		var want []byte
 		for range rnd.IntN(60) {
 			n := sizes[rnd.IntN(len(sizes))]
@@ -90,7 +91,7 @@ func TestBlobWriter(t *testing.T) {
 // fills a block, or with the end.
 func TestBlobWriterFails(t *testing.T) {
 	for _, limit := range []int{0, 1, blobBlock - 1, blobBlock, 2*blobBlock + 5} {
-		w := &blobWriter{file: &recordingFile{limit: limit}, slots: &directSlots{}}
+		w := &blobWriter{file: &recordingFile{limit: limit}, routes: &blobRoutes{}}
 		meetFullDisk(t, w, limit)
 	}
 }
@@ -169,7 +170,8 @@ func TestBlobWriterDirect(t *testing.T) {
 	for _, refuse := range []bool{false, true} {
 		for _, n := range lengths {
 			f := &directRecorder{recordingFile: recordingFile{limit: 1 << 30}, t: t, refuse: refuse}
-			w := &blobWriter{file: f, slots: &directSlots{}}
+			routes := &blobRoutes{}
+			w := &blobWriter{file: f, routes: routes}
 			for p := source[:n]; len(p) > 0; {
 				piece := bytes.Clone(p[:min(1+rnd.IntN(200_000), len(p))])
 				if rnd.IntN(20) == 0 {
@@ -193,6 +195,12 @@ func TestBlobWriterDirect(t *testing.T) {
 			if f.on {
 				t.Error("the file is left set to direct writes")
 			}
+			if err := w.sync(); err != nil {
+				t.Fatal(err)
+			}
+			if measured, large := routes.waits[pastCache] > 0, n-blobDirect >= blobMeasure; measured != (large && !refuse) {
+				t.Errorf("what %d bytes waited for the disk is measured: %v", n, measured)
+			}
 			if err := w.close(); err != nil {
 				t.Fatal(err)
 			}
@@ -205,7 +213,7 @@ func TestBlobWriterDirect(t *testing.T) {
 func TestBlobWriterDirectFails(t *testing.T) {
 	for _, limit := range []int{blobDirect, blobDirect + 1, blobDirect + blobDirectBlock, 7<<20 + 5} {
 		f := &directRecorder{recordingFile: recordingFile{limit: limit}, t: t}
-		w := &blobWriter{file: f, slots: &directSlots{}}
+		w := &blobWriter{file: f, routes: &blobRoutes{}}
 		meetFullDisk(t, w, limit)
 		if err := w.close(); err != nil {
 			t.Error(err)
@@ -216,10 +224,10 @@ func TestBlobWriterDirectFails(t *testing.T) {
 // TestBlobWriterSlots has more large uploads at a time than may go past the page
 // cache.
 func TestBlobWriterSlots(t *testing.T) {
-	var slots directSlots
+	routes := blobRoutes{waits: [2]float64{1, 1}} // no trials
 	begin := func() (*blobWriter, *directRecorder) {
 		f := &directRecorder{recordingFile: recordingFile{limit: 1 << 30}, t: t}
-		w := &blobWriter{file: f, slots: &slots}
+		w := &blobWriter{file: f, routes: &routes}
 		if _, err := w.Write(make([]byte, blobDirect+2*blobDirectBlock)); err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +255,7 @@ func TestBlobWriterSlots(t *testing.T) {
 			t.Fatalf("%d bytes of the first upload went past the page cache, and %d of one too many", f.direct, g.direct)
 		}
 	}
-	if n := slots.taken.Load(); n != 0 {
+	if n := routes.direct; n != 0 {
 		t.Errorf("%d slots are not given back", n)
 	}
 }
@@ -264,7 +272,7 @@ func TestBlobWriterOnDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &blobWriter{file: f, slots: &directSlots{}}
+		w := &blobWriter{file: f, routes: &blobRoutes{}}
 		for p := range slices.Chunk(source[:n], 59_000) {
 			if _, err := w.Write(p); err != nil {
 				t.Fatal(err)

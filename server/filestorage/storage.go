@@ -22,7 +22,7 @@ type Storage struct {
 	log    *slog.Logger
 	lock   *flock.Flock // nil if read-only
 	blobs  *blobDir     // nil without blobs
-	direct directSlots  // of uploads, as is loose
+	routes blobRoutes   // of uploads, as is loose
 	loose  looseBlobs
 
 	gen       atomic.Pointer[generation]
