@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"syscall"
 
@@ -215,8 +216,12 @@ func (s *session) BlobInfo(ctx context.Context, oid zeolite.OID, tid zeolite.TID
 		}
 		n := min(int64(len(buf)), info.Size-off)
 		if k, err := blob.ReadAt(buf[:n], off); int64(k) < n {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			err = fmt.Errorf("cannot read the blob of %v at %v: %w", oid, tid, err)
 			s.logError("blobInfo", err)
-			return info, fmt.Errorf("blob of %v: %w", oid, err)
+			return info, err
 		}
 		h.Write(buf[:n])
 		off += n

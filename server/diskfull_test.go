@@ -167,6 +167,55 @@ func TestBlobThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// badFiles is a storage of one blob, in a file with which something is wrong.
+type badFiles struct {
+	fullStorage
+	name string
+	flag int
+	size int64
+}
+
+// badFile is that blob.
+type badFile struct {
+	file *os.File
+	size int64
+}
+
+func (b badFiles) OpenBlob(context.Context, zeolite.OID, zeolite.TID) (zeolite.Blob, error) {
+	f, err := os.OpenFile(b.name, b.flag, 0)
+	return badFile{f, b.size}, err
+}
+func (b badFile) File() *os.File                          { return b.file }
+func (b badFile) Size() int64                             { return b.size }
+func (b badFile) ReadAt(p []byte, off int64) (int, error) { return b.file.ReadAt(p, off) }
+func (b badFile) Close() error                            { return b.file.Close() }
+
+// TestBlobFileThatCannotBeRead: the log tells which file it is, whether it is sent
+// by sendfile or copied.
+func TestBlobFileThatCannotBeRead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "bad.blob")
+	if err := os.WriteFile(name, make([]byte, 100_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		flag  int
+		size  int64
+		cause string
+	}{
+		{os.O_RDONLY, 100_010, "unexpected EOF"}, // in the small piece at the end
+		{os.O_RDONLY, 200_000, "unexpected EOF"}, // in the second of four
+		{os.O_WRONLY, 10, "bad file descriptor"}, // it is there, and cannot be read
+		{os.O_WRONLY, 100_000, "bad file descriptor"},
+	} {
+		s := startServer(t, badFiles{newMemory(t).(fullStorage), name, c.flag, c.size}, Options{})
+		p := s.connect(t, zrpc.Msgpack)
+		p.begin("sendBlob", zeolite.OID(0x123), zeolite.TID(0x456))
+		p.waitClosed()
+		p.assertOneLine("ERROR client was disconnected")
+		p.assertOneLine("cannot read the blob of 0x0123 at 0000000000000456: read " + name + ": " + c.cause)
+	}
+}
+
 // TestBlobMissingOnDisk: the record is there, its file is not.
 func TestBlobMissingOnDisk(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {

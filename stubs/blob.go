@@ -132,7 +132,7 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 		case err == zrpc.ErrNotReady:
 			return err
 		case err != nil:
-			return b.unreadable(err)
+			return b.Unreadable(err)
 		}
 		if more {
 			m.BeginSend("receiveBlobChunk")
@@ -160,9 +160,9 @@ func (b *BlobDownload) Next(m *zrpc.Message) error {
 	return io.EOF
 }
 
-// unreadable is why the connection ends: not by the network. It must not look like
-// the end of the stream, whatever the storage says.
-func (b *BlobDownload) unreadable(err error) error {
+// Unreadable is why the connection ends: not by the network. It must not look like
+// the end of the stream, whatever the storage says. It follows zrpc.FileIterator.
+func (b *BlobDownload) Unreadable(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)
 	}

@@ -1,6 +1,9 @@
 package zrpc
 
 import (
+	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"sync"
 )
@@ -22,6 +25,23 @@ func (b *Body) Len() int {
 		return b.N
 	}
 	return len(b.Bytes)
+}
+
+// unreadable is an error of reading a body's file, rather than of the network.
+type unreadable struct{ error }
+
+func (u unreadable) Unwrap() error { return u.error }
+
+// readAt reads from the body's file. Its errors name the file.
+func (b *Body) readAt(p []byte, off int64) error {
+	n, err := b.File.ReadAt(p, off)
+	switch {
+	case n == len(p):
+		return nil
+	case err == nil || errors.Is(err, io.EOF): // the file has become shorter
+		err = &fs.PathError{Op: "read", Path: b.File.Name(), Err: io.ErrUnexpectedEOF}
+	}
+	return unreadable{err}
 }
 
 // Message is a frame being made: an Encoder to fill, and at most one body that

@@ -31,6 +31,14 @@ type Waker interface {
 	SetWake(wake func())
 }
 
+// FileIterator is a MessageIterator whose messages have bodies in files.
+type FileIterator interface {
+	// Unreadable is told why the body of the last message could not be read. It
+	// returns why the connection ends: with this error, in words that say whose
+	// file it is.
+	Unreadable(err error) error
+}
+
 // ErrNotReady is what Next answers when the next message is still being made.
 var ErrNotReady = errors.New("zrpc: next message of the stream is not ready")
 

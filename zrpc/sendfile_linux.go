@@ -42,11 +42,19 @@ func (s *fileSender) write(head []byte, m *Message) error {
 	s.in, s.off, s.left = int(m.body.File.Fd()), m.body.Off, m.body.Len()
 	s.err = nil
 	err := s.raw.Write(s.step)
+	inBody := len(s.head) == 0
 	s.head = nil
-	if err != nil {
+	if err != nil || s.err == nil {
 		return err
 	}
-	return s.err
+	if inBody {
+		// The system does not say whether the file or the socket failed. To
+		// read tells.
+		if err := m.body.readAt(make([]byte, 1), s.off); err != nil {
+			return err
+		}
+	}
+	return &net.OpError{Op: "write", Net: "socket", Err: s.err}
 }
 
 // send sends until all is sent, something fails, or the socket takes no more:
@@ -66,7 +74,7 @@ func (s *fileSender) send(fd uintptr) bool {
 			n, err = syscall.Sendfile(out, s.in, &s.off, s.left)
 			s.left -= max(n, 0)
 			if n == 0 && err == nil {
-				s.err = io.ErrUnexpectedEOF // the file has become shorter
+				s.err = io.ErrUnexpectedEOF
 				return true
 			}
 		default:

@@ -71,6 +71,9 @@ func (w *writer) step(st *stream) error {
 		}
 		err = w.writeMessage(m)
 		w.rest(n)
+		if it, ok := st.it.(FileIterator); ok && errors.As(err, new(unreadable)) {
+			err = it.Unreadable(err)
+		}
 		return err
 	case errors.Is(err, io.EOF):
 		// Who waits for the stream's end may end the connection then.
@@ -209,10 +212,7 @@ func (w *writer) writeMessage(m *Message) error {
 	at += copy(buf.B[at:], m.head())
 	body := buf.B[at : at+n]
 	if m.body.File != nil {
-		if k, err := m.body.File.ReadAt(body, m.body.Off); k < n {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+		if err := m.body.readAt(body, m.body.Off); err != nil {
 			return err
 		}
 	} else {
