@@ -204,13 +204,14 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, v wanted, blob ze
 	if r.Method == http.MethodHead {
 		return
 	}
-	if err := c.failure(); err != nil && r.Context().Err() == nil {
-		h.log.Error("cannot read a blob", "oid", v.oid, "tid", v.tid, "error", err)
+	failure := c.failure()
+	if failure != nil && r.Context().Err() == nil {
+		h.log.Error("cannot read a blob", "oid", v.oid, "tid", v.tid, "file", c.path(), "error", failure)
 	}
 	if length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil && out.written < length {
 		// The connection must end here, or the client could take a part for
 		// the whole.
-		if r.Context().Err() == nil && c.failure() == nil {
+		if r.Context().Err() == nil && failure == nil {
 			h.log.Info("a blob was not sent to its end", "oid", v.oid, "tid", v.tid, "sent", out.written, "of", length, "error", out.err)
 		}
 		panic(http.ErrAbortHandler)

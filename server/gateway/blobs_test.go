@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -260,7 +262,8 @@ func TestFailureInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestTruncatedFile has a blob file that became shorter after it was opened.
+// TestTruncatedFile has a blob file that became shorter after it was opened. The
+// log tells which one.
 func TestTruncatedFile(t *testing.T) {
 	s := newMemory(t)
 	storeSparse(t, s, 1, 64<<20) // more than sockets hold
@@ -274,7 +277,11 @@ func TestTruncatedFile(t *testing.T) {
 	}
 	defer b.Close()
 	name := b.(*watchedFile).File().Name()
-	server := start(t, s, open)
+	var log bytes.Buffer
+	opt := open
+	opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	server := httptest.NewServer(New(map[string]zeolite.Storage{"1": s}, opt))
+	defer server.Close()
 	resp, err := patient.Get(server.URL + "/blobs/1/1")
 	if err != nil {
 		t.Fatal(err)
@@ -286,5 +293,10 @@ func TestTruncatedFile(t *testing.T) {
 	n, err := io.Copy(io.Discard, resp.Body)
 	if err == nil {
 		t.Errorf("got %d bytes of %d and no error", n, resp.ContentLength)
+	}
+	server.Close() // waits for the request
+	want := fmt.Sprintf(`level=ERROR msg="cannot read a blob" oid=0x01 tid=%v file=%s error="unexpected EOF"`, tid, name)
+	if !strings.Contains(log.String(), want) {
+		t.Errorf("the log says\n%s\nwant %s", &log, want)
 	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -18,12 +19,15 @@ type content struct {
 	blob   zeolite.Blob
 }
 
+// fileBlob is a blob that is a file.
+type fileBlob interface{ File() *os.File }
+
 // newContent takes over a blob. One that is a file is read through a file of
 // our own, which has a position of its own, as sendfile wants it: Blob.File
 // may be read by offset only.
 func newContent(blob zeolite.Blob) *content {
 	c := &content{blob: blob}
-	if f, ok := blob.(interface{ File() *os.File }); ok {
+	if f, ok := blob.(fileBlob); ok {
 		if own, err := reopen(f.File()); err == nil {
 			c.file, c.seeker = own, own
 			return c
@@ -37,11 +41,35 @@ func newContent(blob zeolite.Blob) *content {
 // failure is why reading the blob failed, nil if it did not.
 func (c *content) failure() error {
 	if c.reader == nil {
-		return nil
+		return c.fileFailure()
 	}
 	c.reader.mu.Lock()
 	defer c.reader.mu.Unlock()
 	return c.reader.err
+}
+
+// fileFailure reads where the file was left: what is sent by sendfile(2) may have
+// failed for the sake of the client as well.
+func (c *content) fileFailure() error {
+	off, err := c.file.Seek(0, io.SeekCurrent)
+	if err == nil && off < c.blob.Size() {
+		_, err = c.file.ReadAt(make([]byte, 1), off)
+	}
+	switch cause := new(fs.PathError); {
+	case errors.Is(err, io.EOF): // it has become shorter
+		err = io.ErrUnexpectedEOF
+	case errors.As(err, &cause): // the path is that of a descriptor
+		err = cause.Err
+	}
+	return err
+}
+
+// path is where the blob is, if it is a file.
+func (c *content) path() string {
+	if f, ok := c.blob.(fileBlob); ok {
+		return f.File().Name()
+	}
+	return ""
 }
 
 // Close closes the blob.
