@@ -50,6 +50,9 @@ type StorageStats struct {
 	// because they did not read.
 	Clients int
 	Slow    int64
+	// ReadOnly says that no client can write: the storage is served so, or it
+	// became so when a write failed.
+	ReadOnly bool
 	// Objects and Size are as in zeolite.Info.
 	Objects, Size int64
 	LastTID       zeolite.TID
@@ -152,6 +155,7 @@ func (e *export) stats() StorageStats {
 		Name:          e.name,
 		Clients:       e.publisher.count(),
 		Slow:          c.slow.Load(),
+		ReadOnly:      e.readOnly || info.ReadOnly,
 		Objects:       info.Objects,
 		Size:          info.Size,
 		LastTID:       e.publisher.lastTID(),

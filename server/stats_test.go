@@ -141,3 +141,33 @@ func TestCountingAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// fading is a storage that becomes read-only, as when a write fails.
+type fading struct {
+	zeolite.Storage
+	readOnly bool
+}
+
+func (f *fading) Info() zeolite.Info {
+	info := f.Storage.Info()
+	info.ReadOnly = f.readOnly
+	return info
+}
+
+// TestStatsReadOnly: the numbers say whether clients can write, also if that
+// changed since the server began.
+func TestStatsReadOnly(t *testing.T) {
+	storage := &fading{Storage: newMemory(t)}
+	s := startServer(t, storage, Options{})
+	if s.Stats().Storages[0].ReadOnly {
+		t.Error("a storage that takes transactions is said to be read-only")
+	}
+	storage.readOnly = true
+	if !s.Stats().Storages[0].ReadOnly {
+		t.Error("a storage that has become read-only is not said to be")
+	}
+	s = startServer(t, newMemory(t), Options{ReadOnly: true})
+	if !s.Stats().Storages[0].ReadOnly {
+		t.Error("a server that is read-only is not said to be")
+	}
+}

@@ -268,7 +268,7 @@ func TestHTTPMetrics(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("%d %s", status, page)
 	}
-	for _, line := range []string{"zeolite_connections 0", `zeolite_objects{storage="1"} 1`,
+	for _, line := range []string{"zeolite_connections 0", `zeolite_storage_read_only{storage="1"} 0`, `zeolite_objects{storage="1"} 1`,
 		`zeolite_transactions_total{end="commit",storage="1"} 0`, `zeolite_commit_lock_wait_seconds_count{storage="1"} 0`} {
 		if !strings.Contains(page, "\n"+line+"\n") {
 			t.Errorf("there is no %s in\n%s", line, page)
@@ -283,7 +283,7 @@ func TestMetricNames(t *testing.T) {
 		Calls: []server.CallStats{{Method: "vote", Time: h}, {Method: "loadBefore", Time: h}},
 		Storages: []server.StorageStats{
 			{Name: "1", LastTID: 1, LockWaits: h, Pack: server.PackStats{Progress: zeolite.PackProgress{Phase: "copy", Done: 1, Total: 2}}},
-			{Name: "2", LockWaits: h},
+			{Name: "2", LockWaits: h, ReadOnly: true},
 		},
 	}
 	handler := gateway.New(nil, gateway.Options{Metrics: true, Collect: func(add func(gateway.Metric)) { collect(st, add) }})
@@ -296,8 +296,10 @@ func TestMetricNames(t *testing.T) {
 	go srv.Serve(l)
 	defer srv.Close()
 	status, page := f.get(t, "/metrics")
-	if status != 200 || !strings.Contains(page, `zeolite_pack_done{phase="copy",storage="1"} 1`) {
-		t.Fatalf("%d\n%s", status, page)
+	for _, line := range []string{`zeolite_pack_done{phase="copy",storage="1"} 1`, `zeolite_storage_read_only{storage="2"} 1`} {
+		if status != 200 || !strings.Contains(page, "\n"+line+"\n") {
+			t.Fatalf("%d, no %s in\n%s", status, line, page)
+		}
 	}
 	problems, err := promlint.New(strings.NewReader(page)).Lint()
 	if err != nil {

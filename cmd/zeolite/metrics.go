@@ -76,6 +76,11 @@ func collect(st server.Stats, add adder) {
 		of := func(more ...string) []string { return append(name[:2:2], more...) }
 		gauge("clients", "Clients that have registered.", float64(s.Clients), name...)
 		counter("slow_clients_total", "Clients that were disconnected because they did not read.", s.Slow, name...)
+		readOnly := 0.0
+		if s.ReadOnly {
+			readOnly = 1
+		}
+		gauge("storage_read_only", "1 if no client can write: the storage is served so, or a write failed and it must be opened again.", readOnly, name...)
 		gauge("objects", "Objects in the storage.", float64(s.Objects), name...)
 		gauge("size_bytes", "Size of the storage.", float64(s.Size), name...)
 		if s.LastTID != 0 {

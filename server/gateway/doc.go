@@ -83,6 +83,10 @@
 //	/metrics        numbers, for Prometheus
 //	/debug/pprof/   profiles, as in net/http/pprof, but for the command line
 //
+// A storage that takes no more transactions because a write failed is ready
+// still: its clients go on reading, and there is no better server for them to be
+// sent to. What tells is the metric zeolite_storage_read_only, of zeolite serve.
+//
 // Each has its switch in [Options]. The first three are for whoever reaches the
 // listener. Profiles are for this machine, as above, and for holders of
 // certificates.
