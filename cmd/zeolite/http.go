@@ -50,6 +50,33 @@ func (f *httpFlags) check() error {
 	return nil
 }
 
+// listenAt returns the address to listen at.
+func (f *httpFlags) listenAt() (network, address string, err error) {
+	return splitAddress(f.address, "127.0.0.1", 8080)
+}
+
+// checkFiles says what is wrong with the address and with what the files have that
+// the flags name.
+func (f *httpFlags) checkFiles(log *slog.Logger) error {
+	if f.address == "" {
+		return nil
+	}
+	network, address, err := f.listenAt()
+	if err != nil {
+		return err
+	}
+	if network == "unix" {
+		err = needDirectory(address)
+	}
+	if err == nil {
+		err = (&httpServer{flags: f, log: log}).load()
+	}
+	if err != nil {
+		return &configError{err}
+	}
+	return nil
+}
+
 // httpServer is the HTTP side of serve. A nil one does nothing. It is safe for
 // concurrent use.
 type httpServer struct {
@@ -70,7 +97,7 @@ func (f *httpFlags) start(ctx context.Context, srv *server.Server, storages map[
 	if err := h.load(); err != nil {
 		return nil, &configError{err}
 	}
-	network, address, err := splitAddress(f.address, "127.0.0.1", 8080)
+	network, address, err := f.listenAt()
 	if err != nil {
 		return nil, err
 	}

@@ -116,19 +116,22 @@ func serve(args []string) error {
 		}
 	}
 	if f.check {
-		return sayWhatIsServed(cfg, os.Stdout)
+		return f.sayWhatIsServed(cfg, os.Stdout)
 	}
 	return f.run(cfg, os.Stdout)
 }
 
 // sayWhatIsServed is for --check: what a configuration means, if it is right, and
 // what serve would warn of.
-func sayWhatIsServed(cfg *config.Config, out io.Writer) error {
+func (f *serveFlags) sayWhatIsServed(cfg *config.Config, out io.Writer) error {
 	var warned strings.Builder
 	to := config.LogFile{Format: "warning: %(message)s"}
 	log := slog.New(&eventLog{logs: &logFiles{files: []*logFile{{spec: to, w: &warned}}}, level: config.LevelWarning})
 	if _, err := loadAllCertificates(cfg, log); err != nil {
 		return &configError{err}
+	}
+	if err := f.http.checkFiles(log); err != nil {
+		return err
 	}
 	fmt.Fprint(out, cfg.Describe())
 	for _, w := range cfg.Warnings {
@@ -246,7 +249,7 @@ func (f *serveFlags) run(cfg *config.Config, out io.Writer) (err error) {
 		return err
 	}
 	if f.http.address != "" {
-		network, address, err := splitAddress(f.http.address, "127.0.0.1", 8080)
+		network, address, err := f.http.listenAt()
 		if err == nil {
 			err = look(ctx, network, address)
 		}

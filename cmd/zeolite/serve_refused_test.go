@@ -223,6 +223,22 @@ func TestServeWhatIsMissing(t *testing.T) {
 			}
 		}
 	}
+	conf := filepath.Join(dir, "zeo.conf")
+	writeFile(t, conf, zeo+strings.ReplaceAll(storage, "$(DIR)", dir))
+	for _, args := range [][]string{
+		{"--http", "127.0.0.1:0", "--http-cert", filepath.Join(dir, "none.pem")},
+		{"--http", "127.0.0.1:0", "--http-key", filepath.Join(dir, "none.key")},
+		{"--http", "127.0.0.1:0", "--http-cert", filepath.Join(dir, "server.pem"), "--http-client-ca", filepath.Join(dir, "empty")},
+		{"--http", filepath.Join(dir, "none", "sock")},
+		{"--http", "host:none"},
+	} {
+		args = append([]string{"serve", "-C", conf}, args...)
+		for _, args := range [][]string{append(args[:len(args):len(args)], "--check"), args} {
+			if code, out := program(t, args...); code != 2 {
+				t.Errorf("%v: exit code %d, printed %q", args, code, out)
+			}
+		}
+	}
 	for _, args := range [][]string{
 		{"-a", "127.0.0.1:0", "-f", filepath.Join(dir, "none", "Data.fs")},
 		{"-a", filepath.Join(dir, "none", "sock"), "-f", filepath.Join(dir, "Data.fs")},
