@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/zeolite-go/zeolite"
 )
@@ -78,7 +79,7 @@ func (s *Storage) removePackedBlobs(ctx context.Context, resumed bool) error {
 	}
 	old := d.path + ".old"
 	if !resumed {
-		if err := os.RemoveAll(old); err != nil {
+		if err := d.dropOld(old); err != nil {
 			return err
 		}
 	}
@@ -120,6 +121,27 @@ func (s *Storage) removePackedBlobs(ctx context.Context, resumed bool) error {
 		return errors.Join(failure, d.writeList(left, s.fail))
 	}
 	return d.fs.Remove(list)
+}
+
+// dropOld removes what an earlier pack has kept. The directory itself stays if a
+// file system is mounted there, and so does what every new one has.
+func (d *blobDir) dropOld(old string) error {
+	if st, err := os.Lstat(old); err == nil && st.IsDir() { // else a link, say
+		entries, err := os.ReadDir(old)
+		for _, e := range entries {
+			if e.Name() != "lost+found" {
+				err = errors.Join(err, os.RemoveAll(filepath.Join(old, e.Name())))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err := d.fs.Remove(old)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EBUSY) {
+		return nil
+	}
+	return err
 }
 
 // removeListed removes what one line of the list names, or moves it to old,

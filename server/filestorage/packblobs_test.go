@@ -105,6 +105,52 @@ func TestOldBlobsOnOtherFileSystem(t *testing.T) {
 	}
 }
 
+// A file system may be mounted where old blobs are kept: then that directory cannot
+// be removed, but what is in it can.
+func TestOldBlobsOnMount(t *testing.T) {
+	s, w := newCrashDB(t, Options{BlobDir: "blobs", SyncInterval: neverSyncs.SyncInterval})
+	defer s.Close()
+	w.fs.fail = func(op fsOp) error {
+		if op.kind == "remove" && op.name == "blobs.old" {
+			return &os.PathError{Op: op.kind, Path: op.name, Err: syscall.EBUSY}
+		}
+		return nil
+	}
+	dir := s.blobs.path + ".old"
+	if err := os.MkdirAll(filepath.Join(dir, "lost+found"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mounted, err := os.Open(dir) // so that no other directory becomes the same file
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	before, err := mounted.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	serials := map[zeolite.OID]zeolite.TID{}
+	var last []string
+	for range 2 {
+		old, _ := w.replaceBlobs(t, s, serials)
+		packAll(t, s)
+		if after, err := os.Stat(dir); err != nil || !os.SameFile(before, after) {
+			t.Errorf("the directory was removed: %v", err)
+		}
+		there := func(name string) string { return dir + strings.TrimPrefix(name, s.blobs.path) }
+		for i := range old {
+			if exists(old[i]) || !exists(there(old[i])) || last != nil && exists(there(last[i])) {
+				t.Errorf("blob of %d: it is where it was: %v; among the old: %v; and so is that of the pack before: %v",
+					i+1, exists(old[i]), exists(there(old[i])), last != nil && exists(there(last[i])))
+			}
+		}
+		last = old
+	}
+	if !exists(filepath.Join(dir, "lost+found")) {
+		t.Error("lost+found is gone")
+	}
+}
+
 // After a pack of Python's was killed there may be oids in the list: of objects that
 // do not exist any more all blobs go.
 func TestResumeRemovingObjects(t *testing.T) {
