@@ -20,7 +20,7 @@ import (
 type publisher struct {
 	last atomic.Uint64 // the horizon; written with mu held
 
-	mu      sync.Mutex // held while transactions are published
+	mu      turn // held while transactions are published
 	publish zeolite.Publish
 	lost    func()
 	opened  zeolite.TID // the horizon at the start
@@ -31,7 +31,25 @@ type publisher struct {
 	mine   map[zeolite.TID]*commit
 }
 
+// turn is a mutex that one can give up waiting for: whoever has it may have to wait
+// for the database.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
+// lock is Lock until the context ends.
+func (t turn) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func (p *publisher) init(last zeolite.TID, reach func(zeolite.TID, []zeolite.OID, func())) {
+	p.mu = make(turn, 1)
 	p.last.Store(uint64(last))
 	p.reach = reach
 	p.opened = last
@@ -151,7 +169,9 @@ func (s *Storage) catchUp(ctx context.Context, read changesReader, upTo zeolite.
 // CatchUp implements zeolite.Follower. It keeps no connection for loads while it
 // waits to publish, and while it does: who holds that up may want one.
 func (s *Storage) CatchUp(ctx context.Context) error {
-	s.publisher.mu.Lock()
+	if err := s.publisher.mu.lock(ctx); err != nil {
+		return s.fault(ctx, "cannot read what others committed", err)
+	}
 	defer s.publisher.mu.Unlock()
 	return s.catchUp(ctx, s.changes, zeolite.MaxTID)
 }

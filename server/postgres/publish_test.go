@@ -71,6 +71,26 @@ func TestOwnPackedTransaction(t *testing.T) {
 	}
 }
 
+// Whoever waits for somebody else to publish, whom the database keeps waiting,
+// waits no longer than it wants to.
+func TestCatchUpGivesUp(t *testing.T) {
+	s := storage(t, Options{DSN: pgtest.Database(t), PollInterval: time.Hour})
+	s.publisher.mu.Lock()
+	defer s.publisher.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.CatchUp(ctx) }()
+	cancel()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits still")
+	}
+}
+
 // If it cannot be read what was published before anybody watched, whoever
 // watches is not left in a loss without an end.
 func TestWatchCannotRead(t *testing.T) {
