@@ -53,6 +53,42 @@ func TestListenWhileCleaning(t *testing.T) {
 	blocker.exec("COMMIT")
 }
 
+// A server that was only away is not kept from showing that it lives for as long as
+// all its blobs take: a transaction removes few, by their bytes.
+func TestOrphansInParts(t *testing.T) {
+	dsn := pgtest.Database(t)
+	a := newAdmin(t, dsn)
+	dead := opened(t, Options{DSN: dsn})
+	for range 5 {
+		uploaded(t, dead, noise(100))
+	}
+	uploaded(t, dead, noise(1000))
+	a.exec("SELECT lo_unlink(min(loid)) FROM zeolite_upload") // somebody was quicker
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.age()
+	a.exec("CREATE TABLE removal (xid bigint)")
+	a.exec(`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO removal VALUES (txid_current()); RETURN NULL; END'`)
+	a.exec("CREATE TRIGGER note AFTER DELETE ON zeolite_upload FOR EACH STATEMENT EXECUTE FUNCTION note()")
+	s := opened(t, Options{DSN: dsn})
+	defer s.Close()
+	s.batches.blobs = 250
+	eventually(t, "the dead server's lock is gone", func() bool {
+		if _, err := s.removeOrphans(t.Context(), a.conn); err != nil {
+			t.Fatal(err)
+		}
+		return a.number("SELECT count(*) FROM zeolite_upload") == 0
+	})
+	if n := a.number("SELECT count(*) FROM pg_largeobject_metadata"); n != 0 {
+		t.Errorf("%d large objects are left", n)
+	}
+	// At best 0+100+100, 100+100, 1000; the order is the database's.
+	if n := a.number("SELECT count(DISTINCT xid) FROM removal"); n < 3 {
+		t.Errorf("%d transactions removed them, want at least 3", n)
+	}
+}
+
 // When the database has been started again, a server that is back before another
 // does not take its uploads for orphans.
 func TestNoOrphansAfterRestart(t *testing.T) {

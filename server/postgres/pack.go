@@ -18,6 +18,7 @@ type batches struct {
 	sweep int
 	// blobs is how many bytes of blobs a transaction of the sweep removes, if
 	// there are several: it may hold up all commits for as long as that takes.
+	// It is the same for the removal of orphans.
 	blobs int64
 	// mark is how many transactions get their mark, or are removed, at once.
 	mark int

@@ -162,7 +162,8 @@ func newOwner() int64 {
 }
 
 // orphansAtOnce is how many large objects one transaction removes: each takes a
-// place in PostgreSQL's table of locks.
+// place in PostgreSQL's table of locks. Meanwhile a server that was only away cannot
+// show again that it lives, so their bytes are limited, too, by batches.blobs.
 const orphansAtOnce = 500
 
 // removeOrphans removes the uploads of servers that have gone. It returns their
@@ -185,6 +186,9 @@ func (s *Storage) removeOrphans(ctx context.Context, conn *pgx.Conn) (removed in
 			if err != nil || len(loids) == 0 {
 				return err
 			}
+			if loids, err = s.firstFew(ctx, tx, loids); err != nil {
+				return err
+			}
 			tag, err := tx.Exec(ctx, "DELETE FROM zeolite_upload WHERE loid = ANY($1)", loids)
 			if err != nil {
 				return err
@@ -194,8 +198,30 @@ func (s *Storage) removeOrphans(ctx context.Context, conn *pgx.Conn) (removed in
 			return err
 		})
 		removed += n
-		if err != nil || n < orphansAtOnce {
+		if err != nil || n == 0 {
 			return removed, err
 		}
 	}
+}
+
+// firstFew returns the first of some large objects, which are not too many bytes,
+// and one at least.
+func (s *Storage) firstFew(ctx context.Context, tx pgx.Tx, loids []uint32) ([]uint32, error) {
+	rows, err := tx.Query(ctx, `SELECT coalesce(lo_lseek64(lo_open(m.oid, $2), 0, 2), 0)
+		FROM unnest($1::oid[]) WITH ORDINALITY AS l (loid, n) LEFT JOIN pg_largeobject_metadata m ON m.oid = l.loid ORDER BY l.n`, loids, modeRead)
+	if err != nil {
+		return nil, err
+	}
+	sizes, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, err
+	}
+	n, sum := 0, int64(0)
+	for _, size := range sizes {
+		if sum += size; n > 0 && sum > s.batches.blobs {
+			break
+		}
+		n++
+	}
+	return loids[:n], nil
 }
