@@ -1,9 +1,6 @@
 package zrpc
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 var (
 	// ErrClosed is the reason of a connection that this side closed.
@@ -44,4 +41,12 @@ type RemoteError struct {
 	State Value
 }
 
-func (e *RemoteError) Error() string { return fmt.Sprintf("%s%v", e.Class, e.State) }
+// Error shows the exception as Python would, but oids and tids in hexadecimal:
+// logs are read by people who look for them.
+func (e *RemoteError) Error() string {
+	switch e.State.(type) {
+	case Tuple, List:
+		return e.Class + label(e.State, 0)
+	}
+	return e.Class + "(" + label(e.State, 0) + ")"
+}

@@ -258,6 +258,8 @@ func label(v Value, depth int) string {
 		return strconv.FormatInt(v, 10)
 	case uint64:
 		return strconv.FormatUint(v, 10)
+	case *big.Int:
+		return v.String()
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	case string:
@@ -278,6 +280,16 @@ func label(v Value, depth int) string {
 			parts = append(parts, label(item, depth+1))
 		}
 		return "(" + strings.Join(parts, ", ") + ")"
+	case *Dict:
+		parts := make([]string, 0, min(len(v.Pairs), maxParts))
+		for i, p := range v.Pairs {
+			if i == maxParts {
+				parts = append(parts, "...")
+				break
+			}
+			parts = append(parts, label(p.Key, depth+1)+": "+label(p.Val, depth+1))
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
 	case Global:
 		return "<" + strings.ToValidUTF8(v.String(), "\ufffd") + ">"
 	case *Object:
