@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -35,14 +36,25 @@ func TestRegister(t *testing.T) {
 	})
 }
 
-// TestReadOnlyServer refuses writable registrations; the client may fall back.
+// TestReadOnlyServer refuses writable registrations, and tells the log why, once
+// for each connection; the client may fall back.
 func TestReadOnlyServer(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
 		s := startServer(t, newMemory(t), Options{ReadOnly: true})
 		p := s.dial(t, enc)
 		p.callRaises("ZODB.POSException.ReadOnlyError", "register", "1", false)
+		p.callRaises("ZODB.POSException.ReadOnlyError", "register", "1", false)
 		p.call("register", "1", true)
 		p.call("get_info")
+		told := 0
+		for _, r := range s.logs.all() {
+			if r.client == p.name && r.level == slog.LevelInfo && strings.Contains(r.text, "the storage is read-only") {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("the log says %d times that the client was refused, want once", told)
+		}
 	})
 }
 

@@ -48,9 +48,10 @@ type session struct {
 	iterators iterators
 
 	// What the log has told once.
-	askedWrong  bool // for an unknown storage: reading goroutine only
-	labelled    bool // ordered lane only
-	refusedOnce bool // a vote failed by what only the client did: ordered lane only
+	askedWrong   bool // for an unknown storage: reading goroutine only
+	askedToWrite bool // what is read-only: reading goroutine only
+	labelled     bool // ordered lane only
+	refusedOnce  bool // a vote failed by what only the client did: ordered lane only
 
 	// unanswered is between loadNow and quickSession, in the reading goroutine.
 	unanswered bool
@@ -265,6 +266,9 @@ func (s *session) RespondRegister(ctx context.Context, call *zrpc.Call, name str
 		stubs.ReplyError(call, stubs.Exception(stubs.ClassValueError, "unknown storage: "+name))
 		return
 	case e.readOnly && !readOnly:
+		// As long as there is no other server, a client of Python's asks again
+		// every few seconds. One that falls back to reading asks like this, too.
+		s.log.Log(ctx, firstAt(slog.LevelInfo, &s.askedToWrite), "client refused: it asked to write, and the storage is read-only", "storage", name)
 		stubs.ReplyError(call, zeolite.ErrReadOnly)
 		return
 	}
