@@ -246,6 +246,16 @@ func TestFilesAreShort(t *testing.T) {
 	})
 }
 
+// What patch and editors leave behind is no part of the project.
+func TestNoLeftovers(t *testing.T) {
+	files(t, func(path string, _ []byte) {
+		switch ext := filepath.Ext(path); {
+		case slices.Contains([]string{".orig", ".rej", ".bak", ".swp"}, ext), strings.HasSuffix(path, "~"):
+			t.Errorf("%s is left over", path)
+		}
+	})
+}
+
 // TestNoMachinePaths looks for places that exist on one machine only: where this
 // tree lies here, and the home directory of whoever runs the test.
 func TestNoMachinePaths(t *testing.T) {
