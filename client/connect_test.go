@@ -294,7 +294,7 @@ func TestSync(t *testing.T) {
 }
 
 // What a server has, and can do, is not known before the first connection: whoever
-// asks for it waits.
+// asks for it waits, and if somebody watches, until it is visible.
 func TestBeforeConnection(t *testing.T) {
 	noLeaks(t)
 	srv := serve(t, newMemory(t), server.Options{}, "tcp")
@@ -317,6 +317,14 @@ func TestBeforeConnection(t *testing.T) {
 			must(t, err)
 			defer tx.Abort()
 			_, err = tx.Undo(t.Context(), tid)
+			return err
+		},
+		"LoadBefore": func(s *Storage) error {
+			_, err := s.LoadBefore(t.Context(), 1, zeolite.MaxTID)
+			return err
+		},
+		"History": func(s *Storage) error {
+			_, err := s.History(t.Context(), 1, 1)
 			return err
 		},
 		"LoadSerial": func(s *Storage) error {
@@ -356,13 +364,23 @@ func TestBeforeConnection(t *testing.T) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		}
 		s := open(t, o)
+		show := make(chan struct{})
+		s.Watch(func(_ zeolite.TID, _ []zeolite.OID, visible func()) {
+			<-show
+			visible()
+		}, nil)
 		failed := make(chan error, 1)
 		go func() { failed <- ask(s) }()
-		until(t, "it waits, or has failed", func() bool {
-			return len(failed) > 0 ||
-				inSelect(func(stack string) bool { return strings.Contains(stack, "client.(*Storage).connection(") }) > 0
-		})
-		close(connect)
+		for _, step := range []struct {
+			in   string
+			next chan struct{}
+		}{{"connection", connect}, {"shown", show}} {
+			until(t, "it waits, or has failed", func() bool {
+				return len(failed) > 0 ||
+					inSelect(func(stack string) bool { return strings.Contains(stack, "client.(*Storage)."+step.in+"(") }) > 0
+			})
+			close(step.next)
+		}
 		if err := <-failed; err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -18,6 +18,9 @@ import (
 // may have later ones, which are still to be published here: it is asked again
 // for as many more.
 func (s *Storage) History(ctx context.Context, oid zeolite.OID, n int) ([]zeolite.TransactionInfo, error) {
+	if err := s.started(ctx); err != nil {
+		return nil, err
+	}
 	for later := 0; ; {
 		var v zrpc.Value
 		asked := int64(n) + int64(later)
@@ -57,7 +60,11 @@ const undoBatch = 100
 // UndoLog implements zeolite.Undoer.
 func (s *Storage) UndoLog(ctx context.Context) iter.Seq2[*zeolite.TransactionInfo, error] {
 	return func(yield func(*zeolite.TransactionInfo, error) bool) {
-		if err := s.canUndo(ctx); err != nil {
+		err := s.started(ctx)
+		if err == nil {
+			err = s.canUndo(ctx)
+		}
+		if err != nil {
 			yield(nil, err)
 			return
 		}

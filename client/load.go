@@ -44,6 +44,9 @@ func (s *Storage) LoadBefore(ctx context.Context, oid zeolite.OID, before zeolit
 	if s.ctx.Err() != nil {
 		return zeolite.Revision{}, zeolite.ErrClosed
 	}
+	if err := s.started(ctx); err != nil {
+		return zeolite.Revision{}, err
+	}
 	for {
 		last := s.LastTID()
 		rev, err := s.loadAsOf(ctx, oid, min(before, last+1))
