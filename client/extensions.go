@@ -21,13 +21,7 @@ import (
 // setExtensions takes down which extensions get_info lists.
 func (l *link) setExtensions(info *zrpc.Dict) {
 	v, _ := info.Get("extensions")
-	var items []zrpc.Value
-	switch list := v.(type) {
-	case zrpc.List:
-		items = list
-	case zrpc.Tuple:
-		items = list
-	}
+	items, _ := zrpc.Sequence(v)
 	var names []string
 	for _, item := range items {
 		if name, ok := item.(string); ok {
