@@ -11,6 +11,7 @@ import (
 // directWriter writes to a socket as far as it can without waiting. It is used
 // by one goroutine at a time, in push, while nobody else writes.
 type directWriter struct {
+	nc  net.Conn
 	raw syscall.RawConn
 	try func(fd uintptr) bool // made once, since it would be allocated for each write
 	b   []byte
@@ -24,7 +25,7 @@ func newDirectWriter(nc net.Conn) *directWriter {
 	if raw == nil {
 		return nil
 	}
-	w := &directWriter{raw: raw}
+	w := &directWriter{nc: nc, raw: raw}
 	w.try = func(fd uintptr) bool {
 		w.n, w.err = syscall.Write(int(fd), w.b)
 		return true
@@ -47,7 +48,14 @@ func (w *directWriter) write(b []byte) (int, error) {
 	case syscall.EAGAIN, syscall.EINTR:
 		return 0, nil
 	}
-	return 0, os.NewSyscallError("write", w.err)
+	return 0, sendError(w.nc, "write", w.err)
+}
+
+// sendError is the error of a system call that sends, as package net has those of its
+// own calls: so whoever logs why a connection ended sees that it was the network.
+func sendError(nc net.Conn, call string, err error) error {
+	return &net.OpError{Op: "write", Net: nc.LocalAddr().Network(), Source: nc.LocalAddr(), Addr: nc.RemoteAddr(),
+		Err: os.NewSyscallError(call, err)}
 }
 
 // rawSocket returns the socket that nc is, or nil.

@@ -3,7 +3,6 @@ package zrpc
 import (
 	"io"
 	"net"
-	"os"
 	"syscall"
 )
 
@@ -15,6 +14,7 @@ const sendfileFrom = 32 << 10
 // from the file's cache to the socket without being copied. It is used by the
 // writing goroutine.
 type fileSender struct {
+	nc   net.Conn
 	raw  syscall.RawConn
 	step func(fd uintptr) bool
 
@@ -22,7 +22,8 @@ type fileSender struct {
 	in   int // the file
 	off  int64
 	left int // of the body
-	err  error
+	call string
+	err  error // of call
 }
 
 // newFileSender returns nil if nc is not a socket of its own, as with TLS.
@@ -31,7 +32,7 @@ func newFileSender(nc net.Conn) *fileSender {
 	if raw == nil {
 		return nil
 	}
-	s := &fileSender{raw: raw}
+	s := &fileSender{nc: nc, raw: raw}
 	s.step = s.send
 	return s
 }
@@ -54,7 +55,7 @@ func (s *fileSender) write(head []byte, m *Message) error {
 			return err
 		}
 	}
-	return &net.OpError{Op: "write", Net: "socket", Err: s.err}
+	return sendError(s.nc, s.call, s.err)
 }
 
 // send sends until all is sent, something fails, or the socket takes no more:
@@ -67,10 +68,12 @@ func (s *fileSender) send(fd uintptr) bool {
 		case len(s.head) > 0:
 			// More follows: the kernel need not send a packet for the head.
 			var n int
+			s.call = "sendmsg"
 			n, err = syscall.SendmsgN(out, s.head, nil, nil, syscall.MSG_MORE|syscall.MSG_NOSIGNAL)
 			s.head = s.head[max(n, 0):]
 		case s.left > 0:
 			var n int
+			s.call = "sendfile"
 			n, err = syscall.Sendfile(out, s.in, &s.off, s.left)
 			s.left -= max(n, 0)
 			if n == 0 && err == nil {
@@ -85,7 +88,7 @@ func (s *fileSender) send(fd uintptr) bool {
 		case syscall.EAGAIN:
 			return false
 		default:
-			s.err = os.NewSyscallError("sendfile", err)
+			s.err = err
 			return true
 		}
 	}

@@ -71,8 +71,10 @@ func (w *writer) step(st *stream) error {
 		}
 		err = w.writeMessage(m)
 		w.rest(n)
-		if it, ok := st.it.(FileIterator); ok && errors.As(err, new(unreadable)) {
-			err = it.Unreadable(err)
+		if err != nil && errors.As(err, new(unreadable)) {
+			if it, ok := st.it.(FileIterator); ok {
+				err = it.Unreadable(err)
+			}
 		}
 		return err
 	case errors.Is(err, io.EOF):
