@@ -256,3 +256,24 @@ func TestShutdownOfAStorageThatHangs(t *testing.T) {
 	release()
 	s.waitIdle()
 }
+
+// TestUndoIDAsText: a program that has the id of an undo out of a form may send
+// it as text. That must not end the connection, which all threads of the
+// program share.
+func TestUndoIDAsText(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, enc zrpc.Encoding) {
+		s := startServer(t, newMemory(t), Options{})
+		p := s.connect(t, enc)
+		tid1 := p.commit(1, 0, record("1"))
+		tid2 := p.commit(1, tid1, record("2"))
+		id := p.tpcBegin()
+		p.send("undoa", base64.StdEncoding.EncodeToString(tid2.Bytes()), id)
+		if list := tupleOf(t, p.call("vote", id)); len(list) != 1 || oidOf(t, list[0]) != 1 {
+			t.Errorf("vote of an undo: %v", list)
+		}
+		p.call("tpc_abort", id)
+		id = p.tpcBegin()
+		p.send("undoa", "ünknown", id)
+		p.callRaises("binascii.Error", "vote", id)
+	})
+}

@@ -30,7 +30,7 @@ type Serial = zeolite.TID
 type StoredOID = zeolite.OID
 
 // Text is what should be bytes and may come as text from Python programs: user
-// and description, or the record of a test.
+// and description, the record of a test, or the id for an undo, out of a form.
 type Text = []byte
 
 // OptionalTID is a tid or None.

@@ -110,7 +110,7 @@ type StorageServer interface {
 
 	// Undoa undoes the transaction whose tid, in base64, is transID.
 	//zeo:send undoa ordered
-	Undoa(ctx context.Context, transID []byte, id TxnID) error
+	Undoa(ctx context.Context, transID Text, id TxnID) error
 
 	// StoreBlobStart begins the upload of a blob. One at a time is possible.
 	//zeo:send storeBlobStart ordered

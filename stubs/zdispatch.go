@@ -638,12 +638,12 @@ func dispatchCheckCurrentSerialInTransaction(ctx context.Context, srv StorageSer
 }
 
 func dispatchUndoa(ctx context.Context, srv StorageServer, call *zrpc.Call) {
-	var transID []byte
+	var transID Text
 	var id TxnID
 	for {
 		d := &call.Args
 		d.OpenTuple()
-		transID = getBytes(d)
+		transID = getText(d)
 		id = getTxnID(d)
 		d.CloseTuple()
 		if !call.EndArgs() {

@@ -417,10 +417,10 @@ func (s *StorageServerStub) CheckCurrentSerialInTransaction(_ context.Context, o
 }
 
 // Undoa calls undoa; see StorageServer.
-func (s *StorageServerStub) Undoa(_ context.Context, transID []byte, id TxnID) error {
+func (s *StorageServerStub) Undoa(_ context.Context, transID Text, id TxnID) error {
 	m := s.conn.BeginSend("undoa")
 	m.Tuple(2)
-	putBytes(&m.Encoder, transID)
+	putText(&m.Encoder, transID)
 	putTxnID(&m.Encoder, id)
 	m.EndTuple(2)
 	return s.conn.Send(m)
