@@ -279,6 +279,42 @@ func TestOIDsAreNotRepeated(t *testing.T) {
 	}
 }
 
+// Python's server keeps no Data.fs.oid: its clients come here with oids that it
+// handed out, while a file of ours tells of what was before.
+func TestOIDsOfAnotherProgram(t *testing.T) {
+	first := func(s *Storage) zeolite.OID {
+		t.Helper()
+		oids, err := s.NewOIDs(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return oids[0]
+	}
+	db := newDB(t, Options{})
+	db.store(20, 0, "x")
+	db.reopen()
+	if oid := first(db.s); oid != 21 {
+		t.Errorf("after an orderly end: oid %v, want 21", oid)
+	}
+	db.close()
+	ours, err := os.ReadFile(db.path + ".oid")
+	db.must(err)
+	db.open()
+	db.store(40, 0, "x")
+	db.close()
+	db.must(os.WriteFile(db.path+".oid", ours, 0o666)) // as if others had stored 40
+	db.open()
+	if oid := first(db.s); oid < 41+1000 {
+		t.Errorf("after others have committed: oid %v, which one of their clients may have", oid)
+	}
+	db.close()
+	db.must(os.Remove(db.path + ".oid"))
+	db.open()
+	if oid := first(db.s); oid < 41+1000 {
+		t.Errorf("after nobody but others has committed: oid %v, which one of their clients may have", oid)
+	}
+}
+
 // Loads go on during commits, and see each transaction whole.
 func TestLoadsDuringCommits(t *testing.T) {
 	db := newDB(t, Options{})

@@ -12,29 +12,50 @@ import (
 )
 
 // oidReserve is how many oids Data.fs.oid is ahead of those handed out, so
-// that it is rarely written. So many are skipped after a crash.
+// that it is rarely written. So many are skipped after a crash, and when
+// another program has committed.
 const oidReserve = 10000
 
 // oidAllocator hands out oids. Those that were handed out but not stored are
 // not in Data.fs, so the next one is also kept in the file Data.fs.oid: a
-// client may well store them after the server was restarted. Its methods may
-// be called by several goroutines at once.
+// client may well store them after the server was restarted. After an orderly
+// end the file also has the last transaction. Its methods may be called by
+// several goroutines at once.
 type oidAllocator struct {
 	mu    sync.Mutex
 	next  zeolite.OID
 	saved zeolite.OID // the file says so
+	ended zeolite.TID // so does it, if the end was orderly
 }
 
-// load begins with next, or with what the file says if that is more.
-func (a *oidAllocator) load(path string, next zeolite.OID) {
-	a.next, a.saved = next, next
+// load begins with next, or with what the file says if that is more. If last is
+// not the transaction of the file, others have committed, as Python's server:
+// its clients have oids left, a hundred each, and come here with them.
+func (a *oidAllocator) load(path string, next zeolite.OID, last zeolite.TID) {
+	saved, ended := readOIDFile(path)
+	if ended != last {
+		if ahead := next + oidReserve; zeolite.CheckOID(ahead, 0) == nil {
+			next = ahead
+		}
+	}
+	a.next, a.saved, a.ended = max(next, saved), max(next, saved), ended
+}
+
+// readOIDFile returns zeros for what is not there.
+func readOIDFile(path string) (next zeolite.OID, ended zeolite.TID) {
 	b, err := os.ReadFile(path + ".oid")
 	if err != nil {
-		return
+		return 0, 0
 	}
-	if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 63); err == nil && zeolite.OID(n) > next {
-		a.next, a.saved = zeolite.OID(n), zeolite.OID(n)
+	number, tid, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	n, err := strconv.ParseUint(number, 10, 63)
+	if err != nil {
+		return 0, 0
 	}
+	if ended, err = zeolite.ParseTID(tid); err != nil {
+		ended = 0
+	}
+	return zeolite.OID(n), ended
 }
 
 // check refuses the largest oids, unless they were handed out.
@@ -70,33 +91,37 @@ func (a *oidAllocator) take(fsys FileSystem, path string, n int) ([]zeolite.OID,
 		a.next++
 	}
 	if a.next > a.saved {
-		if err := a.write(fsys, path, a.next+oidReserve); err != nil {
+		if err := a.write(fsys, path, a.next+oidReserve, 0); err != nil {
 			return nil, &zeolite.StorageError{Message: "cannot reserve oids", Err: err}
 		}
 	}
 	return oids, nil
 }
 
-// save writes the file for an orderly end.
-func (a *oidAllocator) save(fsys FileSystem, path string) {
+// save writes the file for an orderly end after the transaction last.
+func (a *oidAllocator) save(fsys FileSystem, path string, last zeolite.TID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.saved != a.next {
-		a.write(fsys, path, a.next)
+	if a.saved != a.next || a.ended != last {
+		a.write(fsys, path, a.next, last)
 	}
 }
 
 // write replaces the file at once. It is not synced: oids may be handed out
 // again if the machine dies before anything was stored with them.
-func (a *oidAllocator) write(fsys FileSystem, path string, next zeolite.OID) error {
+func (a *oidAllocator) write(fsys FileSystem, path string, next zeolite.OID, ended zeolite.TID) error {
 	name, tmp := path+".oid", path+".oid.tmp"
-	if err := os.WriteFile(tmp, fmt.Appendf(nil, "%d\n", uint64(next)), 0o666); err != nil {
+	text := fmt.Appendf(nil, "%d", uint64(next))
+	if ended != 0 {
+		text = fmt.Appendf(text, " %v", ended)
+	}
+	if err := os.WriteFile(tmp, append(text, '\n'), 0o666); err != nil {
 		return err
 	}
 	if err := fsys.Rename(tmp, name); err != nil {
 		return err
 	}
-	a.saved = next
+	a.saved, a.ended = next, ended
 	return nil
 }
 

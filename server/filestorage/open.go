@@ -242,7 +242,7 @@ func (s *Storage) openDatabase(ctx context.Context, file File) error {
 		if newest, ok := g.index.max(); ok {
 			next = newest + 1
 		}
-		s.oids.load(s.path, next)
+		s.oids.load(s.path, next, sc.last)
 	}
 	s.gen.Store(g)
 	if err := replayed(); err != nil {
