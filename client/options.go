@@ -63,6 +63,8 @@ type Options struct {
 	Progress func(BlobProgress)
 
 	// Resolve, if set, is asked when a store, or an undo, met a conflict: see Conflict.
+	// Python's server has it asked with client-conflict-resolution only; else it
+	// merges by itself, or the vote fails.
 	Resolve func(ctx context.Context, c Conflict) ([]byte, error)
 
 	// TransactionMemory is how many bytes of records a transaction keeps in
