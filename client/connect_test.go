@@ -67,6 +67,9 @@ func TestWaitTimeout(t *testing.T) {
 	if _, err := s.LoadBefore(t.Context(), 1, 1); !errors.Is(err, zeolite.ErrClosed) {
 		t.Errorf("LoadBefore: got error %v, want ErrClosed", err)
 	}
+	if err := s.CatchUp(t.Context()); !errors.Is(err, zeolite.ErrClosed) {
+		t.Errorf("CatchUp: got error %v, want ErrClosed", err)
+	}
 }
 
 func TestUnknownStorage(t *testing.T) {

@@ -14,7 +14,9 @@
 // ends. What was asked for goes on at the server then: the answer goes into a
 // cache or is dropped, but that of Finish is kept for Storage.Outcome. What a
 // call returns belongs to the caller. Callbacks (Publish, Options.Progress)
-// must be quick; Options.Resolve may take its time, and may load.
+// must be quick, and may load. They must not call Sync, CatchUp, Vote, Finish or
+// Close of the same Storage, which wait until callbacks have returned.
+// Options.Resolve may take its time, and may load.
 //
 // # What is shown
 //

@@ -154,8 +154,11 @@ func (s *Storage) Sync(ctx context.Context) error {
 // cache, and who knows of later transactions does not take it.
 func (s *Storage) CatchUp(ctx context.Context) error {
 	s.mu.Lock()
-	l := s.link
+	l, closed := s.link, s.closed
 	s.mu.Unlock()
+	if closed {
+		return zeolite.ErrClosed
+	}
 	if l == nil {
 		return nil
 	}
@@ -166,6 +169,9 @@ func (s *Storage) CatchUp(ctx context.Context) error {
 		err = s.shown(limited)
 	}
 	if err != nil {
+		if s.ctx.Err() != nil {
+			return zeolite.ErrClosed
+		}
 		s.log.Warn("the server may have committed more than is known here", "error", err)
 	}
 	return ctx.Err()
