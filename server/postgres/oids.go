@@ -91,8 +91,7 @@ func (a *allocator) used(oids []zeolite.OID) {
 	least, largest := slices.Min(a.left), slices.Max(a.left)
 	for _, oid := range oids {
 		if oid >= least && oid <= largest {
-			// A new slice, because the old one's place is handed out.
-			a.left = slices.DeleteFunc(slices.Clone(a.left), func(left zeolite.OID) bool { return left == oid })
+			a.left = slices.DeleteFunc(a.left, func(left zeolite.OID) bool { return left == oid })
 		}
 	}
 }
