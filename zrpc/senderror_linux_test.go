@@ -7,22 +7,10 @@ import (
 	"testing"
 )
 
-// resetPair returns a connection whose peer has gone, with what it had not read.
-func resetPair(t *testing.T) net.Conn {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	nc, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+// resetConn returns a connection whose peer has gone, with what it had not read.
+func resetConn(t *testing.T) net.Conn {
+	nc, peer := link(t, "tcp")
 	t.Cleanup(func() { nc.Close() })
-	peer, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := peer.(*net.TCPConn).SetLinger(0); err != nil {
 		t.Fatal(err)
 	}
@@ -46,22 +34,15 @@ func TestErrorsOfSending(t *testing.T) {
 	body := func(n int) *Message {
 		return &Message{body: Body{File: tempFile(t, pattern(1000)), N: n}}
 	}
-	nc := resetPair(t)
+	nc := resetConn(t)
 	_, err := newDirectWriter(nc).write([]byte("x"))
 	lost("a write", err)
 	lost("a head", newFileSender(nc).write([]byte("x"), body(1000)))
 	lost("a body", newFileSender(nc).write(nil, body(1000)))
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	to, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	to, from := link(t, "tcp")
 	defer to.Close()
+	defer from.Close()
 	for name, m := range map[string]*Message{"short": body(1001), "closed": body(1000)} {
 		if name == "closed" {
 			m.body.File.Close()
