@@ -143,7 +143,7 @@ func (s *Storage) Close() error {
 					s.wal.close()
 				}
 			}
-			s.oids.save(s.fs, s.path, zeolite.TID(g.last.Load()))
+			s.oids.save(s.fs, s.path, g.lastTID())
 			s.saveIndex(g)
 		} else if s.wal != nil {
 			s.wal.close() // it is needed when the storage is opened again
