@@ -79,6 +79,9 @@
 //     last transaction, if without records, so that the last tid stays. Where
 //     a reference leads nowhere both refuse to collect garbage; ours can be
 //     told not to (Options.PackDangling).
+//   - Where a transaction has two records of an object, as after two undos in
+//     one, packing keeps what later ones took from the second; Python gives them
+//     what the first has.
 //   - Iterating over the objects passes over those that are gone, where Python
 //     raises POSKeyError and cannot go on.
 //   - The tid of an object that is gone is always an error; Python answers in

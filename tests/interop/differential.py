@@ -184,18 +184,38 @@ def equal_packed(ours, theirs, before, tid):
     if theirs is None:
         return
     their_packed, their_later = split(theirs)
-    equal(later, their_later, 'later transactions')
+    damaged = damaged_by_python(their_later, later)
+    equal(without(later, damaged), without(their_later, damaged), 'later transactions')
     both = their_packed & current
     equal(sorted(both - packed), [], 'current records that only Python keeps')
     known = {oid for oid, _, _ in both} | {oid for t in later for oid, _, _ in t[5]} - {oid for oid, _, _ in packed | their_packed}
     for oid, loads in ours['loads'].items():
         for at, answer in loads.items():
-            if at > tid and oid in known and at in theirs['loads'][oid]:
+            if at > tid and oid in known and oid not in damaged and at in theirs['loads'][oid]:
                 equal(answer, theirs['loads'][oid][at], f'load of {oid} before {at}')
     for name, blob in theirs.get('blobs', {}).items():
         if name[16:] > tid or any((name[:16], name[16:]) == r[:2] for r in both):
             equal(ours.get('blobs', {}).get(name), blob, f'blob {name}')
     equal(*([u[:1] + u[2:] for u in d['undolog'] if u[0] > tid] for d in (ours, theirs)), 'undo log')
+
+
+def damaged_by_python(theirs, before):
+    """The oids of later records whose data Python's pack has changed.
+
+    Where a later transaction has two records of an object, as after two undos, Python
+    takes a back pointer to the second for one to the first.
+    """
+    changed, twice = set(), set()
+    for t, b in zip(theirs, before):
+        oids = [oid for oid, _, _ in b[5]]
+        twice.update(oid for oid in oids if oids.count(oid) > 1)
+        changed.update(was[0] for is_, was in zip(t[5], b[5]) if is_[:2] == was[:2] and is_[2] != was[2])
+    return changed & twice
+
+
+def without(txns, oids):
+    """Transactions without the data of some objects."""
+    return [t[:5] + [[r[:2] + [r[2] if r[0] not in oids else None] for r in t[5]]] for t in txns]
 
 
 def fsrefs_says(path):
