@@ -16,12 +16,14 @@ type event struct {
 }
 
 // FanOut measures how long it takes from the moment a client asks to finish a
-// transaction until the invalidation has arrived at each of Conns listeners. The
-// client commits every pace, unless the one before is not done yet.
+// transaction of Records records until the invalidation has arrived at each of
+// Conns listeners. The client commits every pace, unless the one before is not
+// done yet.
 func FanOut(o Options, pace time.Duration) (*Result, error) {
 	o.setDefaults()
-	o.Objects = o.Records
-	serials, err := Prepare(o)
+	one := o
+	one.Conns, one.Depth, one.Objects = 1, 1, o.Records // the listeners have none of their own
+	serials, err := Prepare(one)
 	if err != nil {
 		return nil, err
 	}

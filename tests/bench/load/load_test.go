@@ -152,3 +152,27 @@ func TestNobodyThere(t *testing.T) {
 		t.Error("no error without a server")
 	}
 }
+
+// TestFanOutRecords: how large a transaction is does not depend on the number of
+// listeners.
+func TestFanOutRecords(t *testing.T) {
+	const size = 300
+	target := serve(t)
+	if _, err := FanOut(Options{Target: target, Conns: 4, Records: 2, Size: size, Time: short}, 10*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for oid := range uint64(4) {
+		_, there, err := c.look(size, oid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := oid == 1 || oid == 2; there != want {
+			t.Errorf("object %d is there: %v", oid, there)
+		}
+	}
+}

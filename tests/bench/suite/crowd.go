@@ -10,24 +10,35 @@ import (
 	"github.com/zeolite-go/zeolite/tests/bench/process"
 )
 
-// fanOut measures how fast others hear of a commit.
+// fanOut measures how fast others hear of a commit: of one object, and for 64
+// listeners also of 64.
 func (s *Suite) fanOut() error {
-	return each([]int{4, 64, 1000}, func(n int) error {
+	return each([]struct {
+		name           string
+		conns, records int
+		every          time.Duration
+	}{
+		{"c4", 4, 1, 20 * time.Millisecond},
+		{"c64", 64, 1, 20 * time.Millisecond},
+		{"c1000", 1000, 1, 100 * time.Millisecond},
+		{"64-objects-c64", 64, 64, 20 * time.Millisecond},
+	}, func(c struct {
+		name           string
+		conns, records int
+		every          time.Duration
+	}) error {
 		o := s.options()
-		o.Conns = n
-		every := 20 * time.Millisecond
-		if n == 1000 {
-			every = 100 * time.Millisecond
-		}
+		o.Conns, o.Records = c.conns, c.records
 		return s.run(Case{
-			Scenario: "invalidations", Name: fmt.Sprintf("c%d", n),
-			Title:  fmt.Sprintf("from the call of tpc_finish to the invalidation, %d listeners, a commit every %v", n, every),
-			Params: map[string]float64{"conns": float64(n)},
+			Scenario: "invalidations", Name: c.name,
+			Title: fmt.Sprintf("from the call of tpc_finish to the invalidation, %d listeners, a commit of %s every %v",
+				c.conns, plural(c.records, "object"), c.every),
+			Params: map[string]float64{"conns": float64(c.conns), "records": float64(c.records)},
 			Contenders: s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
 				o.Target = server.target(encoding)
 				var read time.Duration
 				m, err := server.measure(o, func(o load.Options) (*load.Result, error) {
-					r, err := load.FanOut(o, every)
+					r, err := load.FanOut(o, c.every)
 					if err == nil {
 						read = r.Read.Quantile(.5)
 					}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/zeolite-go/zeolite/tests/bench/floor"
@@ -29,16 +31,15 @@ func (s *Suite) streams() error {
 	contenders := s.zeoWith(tcp, func(server *Server, encoding string) (Measurement, error) {
 		o := o
 		o.Target = server.target(encoding)
-		m, err := besideStream(o, "load", func(o load.Options) (*load.Result, error) { return load.Streams(o, size) })
-		if err != nil {
-			return m, err
-		}
-		r, err := load.MixedWork(o, size)
-		if err != nil {
-			return m, err
-		}
-		takeLoads(m, "same connection", r.Loads.Summary())
-		return m, takeStream(m, "same connection", &r.Blob)
+		steps := besideStream(o, "load", func(o load.Options) (*load.Result, error) { return load.Streams(o, size) })
+		return thereAndBack(append(steps, func(m Measurement) error {
+			r, err := load.MixedWork(o, size)
+			if err != nil {
+				return err
+			}
+			takeLoads(m, "same connection", r.Loads.Summary())
+			return takeStream(m, "same connection", &r.Blob)
+		}))
 	})
 	contenders = append(contenders, Contender{"floor", func() (Measurement, error) {
 		server, err := s.start("floor", tcp, 0)
@@ -53,10 +54,10 @@ func (s *Suite) streams() error {
 		}
 		o := o
 		o.Target = other.target("")
-		return besideStream(o, "echo", func(o load.Options) (*load.Result, error) {
+		return thereAndBack(besideStream(o, "echo", func(o load.Options) (*load.Result, error) {
 			o.Target, o.Size, o.Pace = server.target(""), size, 0
 			return floor.Send(o)
-		})
+		}))
 	}})
 	return s.run(Case{
 		Scenario: "streams", Name: "loads", Title: "loads of 1 KiB, one every 2 ms, while a blob is downloaded over and over",
@@ -65,43 +66,77 @@ func (s *Suite) streams() error {
 	})
 }
 
-// besideStream measures loads alone, a stream alone, and both, on connections
-// of their own. The loads come from a process of their own, because the
-// scheduler of a Go program that receives at full speed notices other replies
-// late: it would measure itself.
-func besideStream(o load.Options, work string, stream func(load.Options) (*load.Result, error)) (Measurement, error) {
-	m := Measurement{Extra: map[string]float64{}}
-	quiet, err := startApart(o, work)
-	if err == nil {
-		err = quiet.take(m, "quiet")
+// besideStream returns how to measure loads alone, a stream alone, and both, on
+// connections of their own. The loads come from a process of their own, because
+// the scheduler of a Go program that receives at full speed notices other
+// replies late: it would measure itself.
+func besideStream(o load.Options, work string, stream func(load.Options) (*load.Result, error)) []func(Measurement) error {
+	return []func(Measurement) error{
+		func(m Measurement) error {
+			quiet, err := startApart(o, work)
+			if err != nil {
+				return err
+			}
+			return quiet.take(m, quietly)
+		},
+		func(m Measurement) error {
+			r, err := stream(o)
+			if err != nil {
+				return err
+			}
+			return takeStream(m, alone, r)
+		},
+		func(m Measurement) error {
+			beside, err := startApart(o, work)
+			if err != nil {
+				return err
+			}
+			o := o
+			o.Ready = beside.begin
+			r, err := stream(o)
+			if err := errors.Join(err, beside.take(m, "another connection")); err != nil {
+				return err
+			}
+			return takeStream(m, "another connection", r)
+		},
 	}
-	if err != nil {
-		return m, err
-	}
-	r, err := stream(o)
-	if err != nil {
-		return m, err
-	}
-	if err := takeStream(m, "alone", r); err != nil {
-		return m, err
-	}
-	beside, err := startApart(o, work)
-	if err != nil {
-		return m, err
-	}
-	o.Ready = beside.begin
-	r, err = stream(o)
-	if err := errors.Join(err, beside.take(m, "another connection")); err != nil {
-		return m, err
-	}
-	return m, takeStream(m, "another connection", r)
 }
 
-// takeLoads and takeStream put what was measured into the result, and how it
-// compares with what was measured before, alone.
+// What others are compared with: loads while nothing else is done, and a stream
+// without loads.
+const (
+	quietly = "quiet"
+	alone   = "alone"
+)
+
+// thereAndBack measures step by step, then in the opposite order, and returns the
+// means and how they compare: what the machine does by itself, as time goes on,
+// concerns all of them alike.
+func thereAndBack(steps []func(Measurement) error) (Measurement, error) {
+	m := Measurement{Extra: map[string]float64{}}
+	for i := range 2 * len(steps) {
+		once := Measurement{Extra: map[string]float64{}}
+		if err := steps[min(i, 2*len(steps)-1-i)](once); err != nil {
+			return m, err
+		}
+		for name, x := range once.Extra {
+			m.Extra[name] += x / 2
+		}
+	}
+	for name, x := range maps.Clone(m.Extra) {
+		if where, ok := strings.CutPrefix(name, "p99 "); ok && where != quietly {
+			m.Extra["p99 ratio "+where] = x / m.Extra["p99 "+quietly]
+		}
+		if where, ok := strings.CutPrefix(name, "MB/s "); ok && where != alone {
+			m.Extra["rate ratio "+where] = x / m.Extra["MB/s "+alone]
+		}
+	}
+	return m, nil
+}
+
+// takeLoads and takeStream put what was measured into the result.
 func takeLoads(m Measurement, where string, s load.Summary) {
 	m.Extra["p50 "+where], m.Extra["p99 "+where] = s.P50, s.P99
-	m.Extra["p99 ratio "+where] = s.P99 / m.Extra["p99 quiet"]
 }
 
 func takeStream(m Measurement, where string, r *load.Result) error {
@@ -109,7 +144,6 @@ func takeStream(m Measurement, where string, r *load.Result) error {
 		return errNothing
 	}
 	m.Extra["MB/s "+where] = float64(r.Bytes) / 1e6 / r.Seconds
-	m.Extra["rate ratio "+where] = m.Extra["MB/s "+where] / m.Extra["MB/s alone"]
 	return nil
 }
 
@@ -205,16 +239,12 @@ func (s *Suite) slowReaders() error {
 	})
 }
 
-// slowReading measures loads alone, and beside slow readers: from a process of
-// its own, as besideStream does.
+// slowReading measures loads alone, beside slow readers, and alone again: from a
+// process of its own, as besideStream does.
 func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, error) {
 	loads := o
 	loads.Pace = pace
-	quiet, err := startApart(loads, "load")
-	if err != nil {
-		return Measurement{}, err
-	}
-	alone, err := quiet.summary()
+	quiet, err := quietLoads(loads)
 	if err != nil {
 		return Measurement{}, err
 	}
@@ -237,9 +267,23 @@ func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, e
 		return Measurement{}, err
 	}
 	after, err := process.MemoryOf(server.PID)
+	if err != nil {
+		return Measurement{}, err
+	}
+	again, err := quietLoads(loads)
+	p99 := (quiet.P99 + again.P99) / 2
 	return Measurement{Summary: with, Extra: map[string]float64{
 		"growth MiB": float64(after.Peak-before.Resident) / (1 << 20),
-		"p99 quiet":  alone.P99,
-		"p99 ratio":  with.P99 / alone.P99,
+		"p99 quiet":  p99,
+		"p99 ratio":  with.P99 / p99,
 	}}, err
+}
+
+// quietLoads measures loads while nothing else is done.
+func quietLoads(o load.Options) (load.Summary, error) {
+	a, err := startApart(o, "load")
+	if err != nil {
+		return load.Summary{}, err
+	}
+	return a.summary()
 }

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/zeolite-go/zeolite/tests/bench/load"
@@ -156,6 +157,9 @@ func (s *Suite) run(c Case) error {
 func turn(c Contender, round int) RunResult {
 	run := RunResult{Contender: c.Name, Round: round, LoadAverage: loadAverage()}
 	runtime.GC() // ours, not while measuring
+	// What the turn before has left to be written is not written in this one: a
+	// server that does not sync leaves much.
+	syscall.Sync()
 	m, err := c.Run()
 	if err == nil && m.Disordered > 0 && strings.HasPrefix(c.Name, "zeolite") {
 		err = fmt.Errorf("%d invalidations came in the wrong order", m.Disordered)
