@@ -39,6 +39,7 @@ func Write(resultsDir, page string) error {
 	w.head()
 	w.bars()
 	w.otherMachines()
+	w.profiles()
 	w.sections()
 	return errors.Join(w.err, os.WriteFile(page, []byte(w.text.String()), 0o666))
 }
@@ -135,7 +136,8 @@ func (w *writer) bars() {
 		m, z := b.judged(w.results)
 		w.printf("| %s | %s | %s | %s | %s | %s | %s |\n", b.work, b.what, b.limit(), b.value(m), b.verdict(m), b.value(z), b.verdict(z))
 	}
-	w.printf("\n")
+	w.printf("\nWhere the time goes in what is missed, and what was tried for it: [by profiles](#where-the-time-goes), and in words in\n" +
+		"[SPEED.md](SPEED.md#what-was-not-reached-and-where-the-time-goes).\n\n")
 }
 
 // chart writes an image and refers to it.

@@ -91,6 +91,11 @@ func TestWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	profile := &suite.CaseResult{Scenario: "profiles", Name: "commit-c1", Title: "a commit", Started: time.Now(), Runs: []suite.RunResult{
+		{Contender: "zeolite M5", Measurement: suite.Measurement{Extra: map[string]float64{"cpu zrpc": 1, "cpu storage": 2, "wait disk: the log": 1500, "turn": 2000}}}}}
+	if err := profile.Save(filepath.Join(dir, "profiles-commit-c1.json")); err != nil {
+		t.Fatal(err)
+	}
 	elsewhere := measured("commits", "1x1k-c1-disjoint", 300, 100)
 	elsewhere.Machine.CPU = "a third processor"
 	if err := os.Mkdir(filepath.Join(dir, "third"), 0o777); err != nil {
@@ -115,6 +120,8 @@ func TestWrite(t *testing.T) {
 		"| commits 1×1 KiB, durable, 1 connection | rate, of Python's | at least 2 | 0.5 (0.5 to 0.5) | **missed**: 25 % of it |",
 		"- third: a third processor, 0 CPUs",
 		"| commits 1×1 KiB, durable, 1 connection | rate, of Python's | at least 2 | **0.5** |  | 3 |  |",
+		"| a commit |  |  |  |  | 1 µs |  |  | 2 µs |  | 3 µs |",
+		"| a commit | 1.5 ms |  |  |  |  |  |  |  | 2 ms |",
 		"charts/loads-1k-d16.svg",
 		", for commits/10x1k-c1-disjoint.\n",
 	} {

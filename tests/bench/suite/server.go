@@ -36,7 +36,13 @@ type Server struct {
 	exited  chan error
 	dir     string
 	log     *os.File
+	http    string // where profiles are, of a server that has them
 }
+
+// profiled is the kind of a zeolite that serves profiles of itself.
+const profiled = "profiled"
+
+func (server *Server) ours() bool { return server.Kind == "zeolite" || server.Kind == profiled }
 
 const (
 	startLimit = time.Minute
@@ -74,6 +80,12 @@ func (s *Suite) launch(kind string, t transport, size int64, dir string) (*Serve
 			return nil, err
 		}
 	}
+	if kind == profiled {
+		var err error
+		if server.http, err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
 	if t == ssl {
 		server.tls = s.tls.client
 	}
@@ -99,13 +111,17 @@ func (s *Suite) launch(kind string, t transport, size int64, dir string) (*Serve
 // command returns how to run a server.
 func (s *Suite) command(server *Server) (*exec.Cmd, error) {
 	switch server.Kind {
-	case "zeolite", "python", "uvloop":
+	case "zeolite", profiled, "python", "uvloop":
 		conf := filepath.Join(server.dir, "zeo.conf")
 		if err := os.WriteFile(conf, []byte(s.config(server)), 0o666); err != nil {
 			return nil, err
 		}
-		if server.Kind == "zeolite" {
-			return exec.Command(s.Zeolite, "serve", "-C", conf), nil
+		if server.ours() {
+			cmd := exec.Command(s.Zeolite, "serve", "-C", conf)
+			if server.http != "" {
+				cmd.Args = append(cmd.Args, "--http", server.http, "--pprof")
+			}
+			return cmd, nil
 		}
 		cmd := exec.Command(s.Python, "-m", "ZEO.runzeo", "-C", conf)
 		if server.Kind == "uvloop" {
@@ -156,7 +172,7 @@ func (server *Server) ready() error {
 // try connects once.
 func (server *Server) try() error {
 	switch server.Kind {
-	case "zeolite", "python", "uvloop":
+	case "zeolite", profiled, "python", "uvloop":
 		c, err := load.Dial(server.target(""))
 		if err != nil {
 			return err
@@ -208,19 +224,19 @@ func (server *Server) stop() error {
 		return err
 	}
 	limit := stopLimit
-	if server.Kind != "zeolite" {
+	if !server.ours() {
 		limit = peerLimit
 	}
 	select {
 	case err := <-server.exited:
-		if err != nil && server.Kind == "zeolite" {
+		if err != nil && server.ours() {
 			return fmt.Errorf("zeolite ended with %w\n%s", err, server.tail())
 		}
 		return nil // peers end by the signal
 	case <-time.After(limit):
 		err := server.cmd.Process.Kill()
 		<-server.exited
-		if server.Kind == "zeolite" {
+		if server.ours() {
 			return errors.Join(errors.New("zeolite does not end"), err)
 		}
 		return err

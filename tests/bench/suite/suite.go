@@ -63,6 +63,7 @@ var scenarios = []func(s *Suite) error{
 	(*Suite).idle,
 	(*Suite).opening,
 	(*Suite).allocations,
+	(*Suite).profiles,
 }
 
 // Run runs all scenarios. A scenario that fails does not keep others from
