@@ -85,7 +85,7 @@ func (s *Storage) shakeHands(ctx context.Context, nc net.Conn, address string) (
 			cfg = cfg.Clone()
 			cfg.ServerName = host
 		}
-		tc := tls.Client(nc, cfg)
+		tc := tls.Client(zrpc.BelowTLS(nc), cfg)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return 0, nc, err
 		}

@@ -216,7 +216,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	// Until register a connection is nobody's: it must not stay for long.
 	deadline := time.Now().Add(s.opt.Limits.Handshake)
 	if s.opt.TLS != nil {
-		tc := tls.Server(nc, s.opt.TLS)
+		tc := tls.Server(zrpc.BelowTLS(nc), s.opt.TLS)
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		err := tc.HandshakeContext(ctx)
 		cancel()

@@ -147,7 +147,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 func (c *Conn) Start(h Handler) {
 	c.h = h
 	c.goroutines.Go(func() {
-		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc)}
+		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc), below: under(c.nc)}
 		w.near = c.near && w.files != nil
 		err := w.run()
 		if err == nil {
@@ -213,7 +213,10 @@ func (c *Conn) End(reason error) {
 	}
 	// It may wait: for the disk that sendfile reads from, or until TLS has said
 	// goodbye. Who reads the connection comes back when it is closed.
-	go c.nc.Close()
+	go func() {
+		under(c.nc).abandon()
+		c.nc.Close()
+	}()
 }
 
 // Close ends the connection and waits until its goroutines are gone. It must

@@ -203,13 +203,17 @@ func onPipe(t *testing.T, enc Encoding, opt Options, h Handler) (*Conn, *wire) {
 }
 
 // networks are the transports that real connections use, and net.Pipe.
-var networks = []string{"pipe", "tcp", "unix"}
+var networks = []string{"pipe", "tcp", "unix", "tls"}
 
 // link makes two connected net.Conns.
 func link(t *testing.T, network string) (a, b net.Conn) {
 	t.Helper()
-	if network == "pipe" {
+	switch network {
+	case "pipe":
 		return net.Pipe()
+	case "tls":
+		a, b = link(t, "tcp")
+		return overTLS(t, BelowTLS(a), BelowTLS(b))
 	}
 	addr := "127.0.0.1:0"
 	if network == "unix" {

@@ -17,9 +17,12 @@ func tcpControl(nc net.Conn, f func(fd uintptr)) {
 
 // tcpConn finds the TCP connection below nc, through TLS if need be.
 func tcpConn(nc net.Conn) (*net.TCPConn, bool) {
-	if inner, ok := nc.(interface{ NetConn() net.Conn }); ok {
+	for {
+		inner, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			tcp, ok := nc.(*net.TCPConn)
+			return tcp, ok
+		}
 		nc = inner.NetConn()
 	}
-	tcp, ok := nc.(*net.TCPConn)
-	return tcp, ok
 }

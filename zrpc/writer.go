@@ -14,6 +14,7 @@ type writer struct {
 	out   *outbox
 	enc   Encoding
 	files *fileSender // nil where sendfile does not work
+	below *belowTLS   // nil without TLS
 	near  bool        // with files: the peer is near
 	bufs  net.Buffers
 	flow  int // bytes of streams since Gosched
@@ -38,6 +39,7 @@ func (w *writer) run() error {
 		if !ok {
 			return nil
 		}
+		w.below.cork()
 		if len(parts) > 0 {
 			if err := w.writeParts(parts); err != nil {
 				return err
@@ -47,6 +49,9 @@ func (w *writer) run() error {
 			if err := w.step(st); err != nil {
 				return err
 			}
+		}
+		if err := w.below.uncork(); err != nil {
+			return err
 		}
 	}
 }
