@@ -95,6 +95,7 @@ type Conn struct {
 	holding bool          // belongs to the reading goroutine: out is held
 	relief  relief        // of the reading goroutine
 	direct  *directWriter // belongs to out; nil if only the writing goroutine can write
+	below   *belowTLS     // nil without TLS
 
 	done       chan struct{} // closed when the connection ends
 	goroutines sync.WaitGroup
@@ -131,6 +132,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 		opt:     opt,
 		done:    make(chan struct{}),
 		pending: map[int64]*Pending{},
+		below:   under(nc),
 	}
 	c.in = bufio.NewReaderSize((*arrivals)(c), readBuffer)
 	c.SetMaxFrame(opt.MaxFrame, opt.MaxBulk)
@@ -147,7 +149,7 @@ func NewConn(nc net.Conn, enc Encoding, opt Options) *Conn {
 func (c *Conn) Start(h Handler) {
 	c.h = h
 	c.goroutines.Go(func() {
-		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc), below: under(c.nc)}
+		w := &writer{nc: c.nc, out: &c.out, enc: c.enc, files: newFileSender(c.nc), below: c.below}
 		w.near = c.near && w.files != nil
 		err := w.run()
 		if err == nil {
@@ -214,7 +216,7 @@ func (c *Conn) End(reason error) {
 	// It may wait: for the disk that sendfile reads from, or until TLS has said
 	// goodbye. Who reads the connection comes back when it is closed.
 	go func() {
-		under(c.nc).abandon()
+		c.below.abandon()
 		c.nc.Close()
 	}()
 }

@@ -73,11 +73,12 @@ func (s *Suite) streams() error {
 func besideStream(o load.Options, work string, stream func(load.Options) (*load.Result, error)) []func(Measurement) error {
 	return []func(Measurement) error{
 		func(m Measurement) error {
-			quiet, err := startApart(o, work)
+			s, err := quietLoads(o, work)
 			if err != nil {
 				return err
 			}
-			return quiet.take(m, quietly)
+			takeLoads(m, quietly, s)
+			return nil
 		},
 		func(m Measurement) error {
 			r, err := stream(o)
@@ -244,7 +245,7 @@ func (s *Suite) slowReaders() error {
 func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, error) {
 	loads := o
 	loads.Pace = pace
-	quiet, err := quietLoads(loads)
+	quiet, err := quietLoads(loads, "load")
 	if err != nil {
 		return Measurement{}, err
 	}
@@ -270,7 +271,7 @@ func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, e
 	if err != nil {
 		return Measurement{}, err
 	}
-	again, err := quietLoads(loads)
+	again, err := quietLoads(loads, "load")
 	p99 := (quiet.P99 + again.P99) / 2
 	return Measurement{Summary: with, Extra: map[string]float64{
 		"growth MiB": float64(after.Peak-before.Resident) / (1 << 20),
@@ -279,9 +280,9 @@ func slowReading(server *Server, o load.Options, what load.Slow) (Measurement, e
 	}}, err
 }
 
-// quietLoads measures loads while nothing else is done.
-func quietLoads(o load.Options) (load.Summary, error) {
-	a, err := startApart(o, "load")
+// quietLoads measures loads, or the floor's exchanges, while nothing else is done.
+func quietLoads(o load.Options, work string) (load.Summary, error) {
+	a, err := startApart(o, work)
 	if err != nil {
 		return load.Summary{}, err
 	}

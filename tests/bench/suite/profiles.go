@@ -25,14 +25,7 @@ func (s *Suite) profiles() error {
 	}
 	each1 := func(r *load.Result) float64 { return float64(r.Ops) }
 	each64MiB := func(r *load.Result) float64 { return float64(r.Bytes) / profileUnit }
-	type work struct {
-		name, title string
-		o           load.Options
-		do          func(load.Options) (*load.Result, error)
-		count       func(*load.Result) float64
-		clients     int // that do one after another; all connections by default
-	}
-	return each([]work{
+	return each([]profiledWork{
 		{"load-c4-d16", "load of 1 KiB, 4 connections, depth 16", load.Options{Conns: 4, Depth: 16, Objects: 4096}, load.Loads, each1, 0},
 		{"load-c1-d1", "load of 1 KiB, 1 connection, depth 1", load.Options{Objects: 4096}, load.Loads, each1, 0},
 		{"commit-c1", "commit of 1×1 KiB, 1 connection", load.Options{FirstOID: 10_001}, load.Commits, each1, 0},
@@ -51,7 +44,7 @@ func (s *Suite) profiles() error {
 				return &r.Blob, nil
 			}, each64MiB, 0},
 		{"put-c1", "upload of 64 MiB, 1 connection", load.Options{Size: profileUnit, FirstOID: 50_001}, load.BlobPuts, each64MiB, 0},
-	}, func(w work) error {
+	}, func(w profiledWork) error {
 		w.o.Conns = max(w.o.Conns, 1)
 		w.clients = cmp.Or(w.clients, w.o.Conns)
 		return s.run(Case{
@@ -63,21 +56,19 @@ func (s *Suite) profiles() error {
 				}
 				w.o.Target = server.target("M5")
 				w.o.Warmup = s.options().Warmup
-				p := profiling{server, w.o, w.do, w.count, w.clients}
-				return p.measure(s.Time)
+				return w.measure(server, s.Time)
 			}}},
 		})
 	})
 }
 
-// profiling is work of which profiles are taken.
-type profiling struct {
-	server *Server
-	o      load.Options
-	do     func(load.Options) (*load.Result, error)
-	count  func(*load.Result) float64 // of units of work
-
-	clients int
+// profiledWork is work of which profiles are taken.
+type profiledWork struct {
+	name, title string
+	o           load.Options
+	do          func(load.Options) (*load.Result, error)
+	count       func(*load.Result) float64 // of units of work
+	clients     int                        // that do one after another; all connections by default
 }
 
 // traceTime is for a trace, which has every event in it.
@@ -86,10 +77,10 @@ const traceTime = time.Second
 // measure takes a profile of the processor and, in another run, since it costs
 // more, a trace. Both are in microseconds for a unit of work. The turn is from the
 // end of one to the end of the next of a client, with the trace.
-func (p *profiling) measure(d time.Duration) (Measurement, error) {
+func (w *profiledWork) measure(server *Server, d time.Duration) (Measurement, error) {
 	m := Measurement{Extra: map[string]float64{}}
-	file := filepath.Join(p.server.dir, "profile")
-	units, err := p.run("profile", max(d.Round(time.Second), time.Second), file)
+	file := filepath.Join(server.dir, "profile")
+	units, err := w.run(server, "profile", max(d.Round(time.Second), time.Second), file)
 	if err != nil {
 		return m, err
 	}
@@ -100,7 +91,7 @@ func (p *profiling) measure(d time.Duration) (Measurement, error) {
 	for part, d := range profile.Sum(stacks, profile.Part) {
 		m.Extra["cpu "+part] = micros(d) / units
 	}
-	if units, err = p.run("trace", traceTime, file); err != nil {
+	if units, err = w.run(server, "trace", traceTime, file); err != nil {
 		return m, err
 	}
 	for _, kind := range []string{profile.Syscall, profile.Network, profile.Scheduler} {
@@ -112,34 +103,34 @@ func (p *profiling) measure(d time.Duration) (Measurement, error) {
 			m.Extra["wait "+what] += micros(d) / units
 		}
 	}
-	m.Extra["turn"] = float64(p.clients) * micros(traceTime) / units
+	m.Extra["turn"] = float64(w.clients) * micros(traceTime) / units
 	return m, nil
 }
 
 // run does the work while the server writes a profile of itself, and returns how
 // many units it did in that time.
-func (p *profiling) run(what string, d time.Duration, file string) (units float64, err error) {
-	o := p.o
+func (w *profiledWork) run(server *Server, what string, d time.Duration, file string) (units float64, err error) {
+	o := w.o
 	o.Time = d + d/10 + 200*time.Millisecond // the profile begins a little later
 	var once sync.Once
 	taken := make(chan error, 1)
-	o.Probe = func() { once.Do(func() { go func() { taken <- p.take(what, d, file) }() }) }
-	r, err := p.do(o)
+	o.Probe = func() { once.Do(func() { go func() { taken <- server.profile(what, d, file) }() }) }
+	r, err := w.do(o)
 	if err != nil {
 		return 0, err
 	}
 	if err := <-taken; err != nil {
 		return 0, err
 	}
-	if units = p.count(r) / r.Seconds * d.Seconds(); units == 0 {
+	if units = w.count(r) / r.Seconds * d.Seconds(); units == 0 {
 		return 0, errNothing
 	}
 	return units, nil
 }
 
-// take asks the server for a profile.
-func (p *profiling) take(what string, d time.Duration, file string) error {
-	reply, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", p.server.http, what, int(d.Seconds())))
+// profile asks the server for a profile of itself.
+func (server *Server) profile(what string, d time.Duration, file string) error {
+	reply, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", server.http, what, int(d.Seconds())))
 	if err != nil {
 		return err
 	}
